@@ -1,0 +1,227 @@
+// ThreadTeam: workers parked on one generation counter, spun on for a while and then slept on.
+// Called by every CPU operator.
+#include "kernels/cpu/thread_team.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "runtime/base/check.h"
+
+namespace phalanx::kernels::cpu {
+namespace {
+
+/// How long a worker without work spins before it sleeps. Longer than the serial code between two
+/// operators of a step, shorter than what would show as load.
+constexpr std::chrono::microseconds kIdleSpin{50};
+
+/// How long the caller spins at a join. Longer than kIdleSpin: the workers it waits for are
+/// running, and being woken costs tens of microseconds.
+constexpr std::chrono::microseconds kJoinSpin{500};
+
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t));
+
+uint32_t* futex_word(std::atomic<uint32_t>& word) { return reinterpret_cast<uint32_t*>(&word); }
+
+void futex_wait(std::atomic<uint32_t>& word, uint32_t expected) {
+  syscall(SYS_futex, futex_word(word), FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+}
+
+void futex_wake_all(std::atomic<uint32_t>& word) {
+  syscall(SYS_futex, futex_word(word), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+}
+
+inline void cpu_pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// Spins until done() or `limit` has passed; the clock is read once every 32 tries.
+template <typename Done>
+bool spin_until(std::chrono::microseconds limit, Done&& done) {
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (done()) return true;
+      cpu_pause();
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return done();
+}
+
+/// Blocks all signals while it lives, so that threads made meanwhile never take one: the process's
+/// signals belong to its main thread.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &saved_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &saved_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t saved_;
+};
+
+void bind_this_thread(int core) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  if (sched_setaffinity(0, sizeof(one), &one) != 0) {
+    throw DeviceError("sched_setaffinity to core " + std::to_string(core) + ": " +
+                      std::strerror(errno));
+  }
+}
+
+}  // namespace
+
+struct ThreadTeam::State {
+  // Written by the caller of run(), read by the workers.
+  alignas(64) std::atomic<uint32_t> generation{0};  // one more for every run(); futex word
+  Entry entry = nullptr;                            // null in the last generation: leave
+  void* context = nullptr;
+
+  // Workers asleep on `generation`. On its own line: the caller reads it at every fork.
+  alignas(64) std::atomic<uint32_t> num_asleep{0};
+
+  // Written by the workers, read by the caller.
+  alignas(64) std::atomic<uint32_t> num_running{0};  // workers still in the body; futex word
+  std::atomic<uint32_t> caller_asleep{0};
+
+  alignas(64) int size = 1;
+  bool spin = true;
+  std::vector<std::thread> workers;
+
+  bool caller_bound = false;  // the affinity mask below is to be given back
+  pthread_t caller{};
+  cpu_set_t caller_mask{};
+
+  void work(int index) {
+    uint32_t seen = 0;
+    for (;;) {
+      wait_for_generation_after(seen);
+      ++seen;
+      if (entry == nullptr) return;
+      entry(context, index);
+      finish_body();
+    }
+  }
+
+  void wait_for_generation_after(uint32_t seen) {
+    const auto arrived = [&] { return generation.load(std::memory_order_acquire) != seen; };
+    if (arrived()) return;
+    if (spin && spin_until(kIdleSpin, arrived)) return;
+    // Sequentially consistent on both sides: either start() sees this thread counted as asleep, or
+    // the futex sees the new generation.
+    num_asleep.fetch_add(1, std::memory_order_seq_cst);
+    while (generation.load(std::memory_order_seq_cst) == seen) futex_wait(generation, seen);
+    num_asleep.fetch_sub(1, std::memory_order_relaxed);
+  }
+
+  void finish_body() {
+    if (num_running.fetch_sub(1, std::memory_order_seq_cst) != 1) return;
+    if (caller_asleep.load(std::memory_order_seq_cst) != 0) futex_wake_all(num_running);
+  }
+
+  void start(Entry new_entry, void* new_context) {
+    entry = new_entry;
+    context = new_context;
+    num_running.store(static_cast<uint32_t>(size - 1), std::memory_order_relaxed);
+    generation.fetch_add(1, std::memory_order_seq_cst);
+    if (num_asleep.load(std::memory_order_seq_cst) != 0) futex_wake_all(generation);
+  }
+
+  void join() {
+    const auto finished = [&] { return num_running.load(std::memory_order_acquire) == 0; };
+    if (finished()) return;
+    if (spin && spin_until(kJoinSpin, finished)) return;
+    caller_asleep.store(1, std::memory_order_seq_cst);
+    for (uint32_t left = num_running.load(std::memory_order_seq_cst); left != 0;
+         left = num_running.load(std::memory_order_seq_cst)) {
+      futex_wait(num_running, left);
+    }
+    caller_asleep.store(0, std::memory_order_relaxed);
+  }
+
+  void stop() {
+    start(nullptr, nullptr);
+    for (std::thread& worker : workers) worker.join();
+  }
+};
+
+ThreadTeam::ThreadTeam(int num_threads, bool spin, bool pin_threads)
+    : state_(std::make_unique<State>()) {
+  PHALANX_CHECK_GE(num_threads, 1, "a thread team needs at least the calling thread");
+  State& state = *state_;
+  state.size = num_threads;
+  state.spin = spin;
+
+  std::vector<int> cores;
+  if (pin_threads) {
+    if (sched_getaffinity(0, sizeof(state.caller_mask), &state.caller_mask) != 0) {
+      throw DeviceError(std::string("sched_getaffinity: ") + std::strerror(errno));
+    }
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+      if (CPU_ISSET(core, &state.caller_mask)) cores.push_back(core);
+    }
+  }
+
+  {
+    const SignalsBlocked blocked;
+    try {
+      for (int index = 1; index < num_threads; ++index) {
+        const int core = cores.empty() ? -1 : cores[static_cast<size_t>(index) % cores.size()];
+        state.workers.emplace_back([&state, index, core] {
+          pthread_setname_np(pthread_self(), ("kernels-" + std::to_string(index)).c_str());
+          if (core >= 0) bind_this_thread(core);
+          state.work(index);
+        });
+      }
+    } catch (const std::system_error& error) {
+      state.stop();
+      throw DeviceError("starting kernel thread " + std::to_string(state.workers.size() + 1) +
+                        " of " + std::to_string(num_threads) + ": " + error.what());
+    }
+  }
+
+  if (!cores.empty()) {
+    bind_this_thread(cores[0]);
+    state.caller = pthread_self();
+    state.caller_bound = true;
+  }
+}
+
+ThreadTeam::~ThreadTeam() {
+  state_->stop();
+  if (state_->caller_bound && pthread_equal(state_->caller, pthread_self()) != 0) {
+    sched_setaffinity(0, sizeof(state_->caller_mask), &state_->caller_mask);
+  }
+}
+
+int ThreadTeam::size() const { return state_->size; }
+
+void ThreadTeam::run_erased(Entry entry, void* context) {
+  state_->start(entry, context);
+  entry(context, 0);
+  state_->join();
+}
+
+}  // namespace phalanx::kernels::cpu

@@ -1,0 +1,60 @@
+// The threads of one rank: runs a body on all of them and joins; used by every CPU operator.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+namespace phalanx::kernels::cpu {
+
+/// A fixed set of threads. run() is a fork and join that costs about a microsecond while threads
+/// spin; after ~50 us without work they sleep on a futex, so an idle rank uses no CPU. Not thread
+/// safe: one thread (the executor) calls run(), and is thread 0 of the body.
+class ThreadTeam {
+ public:
+  /// spin: false makes waiting threads sleep at once (ranks x threads exceed the cores).
+  ThreadTeam(int num_threads, bool spin, bool pin_threads);
+  ~ThreadTeam();
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
+
+  int size() const;
+
+  /// Calls body(thread_index) once on each thread, 0 <= thread_index < size(), and returns when all
+  /// have returned. The body must not throw and must not call run().
+  template <typename Body>
+  void run(Body&& body) {
+    if (size() == 1) {
+      body(0);
+      return;
+    }
+    using Plain = std::remove_reference_t<Body>;
+    run_erased([](void* context, int index) { (*static_cast<Plain*>(context))(index); },
+               const_cast<void*>(static_cast<const void*>(&body)));
+  }
+
+  /// Splits [0, num_items) in contiguous parts, one a thread, multiples of `granule` but for the
+  /// last, and calls body(begin, end) for each non-empty one. Runs inline when one part suffices.
+  template <typename Body>
+  void split(int64_t num_items, int64_t granule, Body&& body) {
+    const int64_t granules = (num_items + granule - 1) / granule;
+    if (size() == 1 || granules <= 1) {
+      if (num_items > 0) body(int64_t{0}, num_items);
+      return;
+    }
+    run([&](int index) {
+      const int64_t begin = granules * index / size() * granule;
+      const int64_t end = granules * (index + 1) / size() * granule;
+      if (begin < end) body(begin, end < num_items ? end : num_items);
+    });
+  }
+
+ private:
+  using Entry = void (*)(void* context, int index);
+  void run_erased(Entry entry, void* context);
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace phalanx::kernels::cpu
