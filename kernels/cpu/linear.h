@@ -1,0 +1,25 @@
+// Matrix products of the CPU backend: packing, activation conversion, multiplication, embedding.
+// Called by cpu_operators, which checks shapes first; contracts are those of operators.h.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "kernels/cpu/thread_team.h"
+#include "kernels/cpu_backend.h"
+#include "kernels/operators.h"
+
+namespace phalanx::kernels::cpu {
+
+std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec, IsaTier tier, ThreadTeam& team);
+
+void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y, IsaTier tier,
+            ThreadTeam& team);
+
+void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out, IsaTier tier,
+                  ThreadTeam& team);
+
+void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Rows y,
+               ThreadTeam& team);
+
+}  // namespace phalanx::kernels::cpu

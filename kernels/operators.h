@@ -1,0 +1,265 @@
+// The operator contract every backend fulfils: what the graph executor calls to compute a step.
+// One implementation per backend (kernels/cpu, kernels/cuda); kernels/reference is the plain
+// oracle.
+//
+// Shape symbols used below, one meaning each:
+//   R rows (tokens of the step), N outputs, K inputs, D head_dim, G group_size, L lanes of a rank.
+//
+// Exactness (law 1): for every operator the bits of an output row are a function of that row's
+// inputs alone. They do not depend on R, on the row's place, on the number of threads, or on which
+// tile a tuner chose. Each contract states its order of operations; "fma chain over k" means
+//   s = 0; for k ascending: s = fma(a[k], b[k], s)
+// and "lane sum" means the fixed 16-lane reduction of lane_sum16 below.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/dtype.h"
+
+namespace phalanx::kernels {
+
+// ---------------------------------------------------------------------------------- weights ----
+
+/// How a matrix is stored and multiplied.
+///   kF32   f32 codes, f32 activations.
+///   kBf16  bf16 codes, activations rounded to bf16, f32 accumulation.
+///   kW8    u8 codes, w = (code - zero) * scale; zero is 128 unless given; s8 activations.
+///   kW4    4-bit codes, two a byte, even k in the low nibble; zero is 8 unless given; s8
+///   activations.
+enum class WeightFormat : uint8_t { kF32, kBf16, kW8, kW4 };
+
+const char* weight_format_name(WeightFormat format);  ///< "f32", "bf16", "w8", "w4"
+
+/// Some rows and columns of a stored matrix in its natural layout: row n holds K codes in a row.
+/// Views memory (usually a mapped engine file); read only during pack_matrix.
+struct MatrixSource {
+  WeightFormat format = WeightFormat::kF32;
+  int64_t num_rows = 0;               ///< N of this slice
+  int64_t num_cols = 0;               ///< K of this slice
+  const std::byte* codes = nullptr;   ///< code of the slice's first row and column
+  int64_t row_stride_bytes = 0;       ///< from one row's first code to the next's
+  const std::byte* scales = nullptr;  ///< [N, K/G] of scale_dtype; kW8 and kW4 only
+  DType scale_dtype = DType::kF32;    ///< f32, f16 or bf16
+  int64_t scale_row_stride = 0;       ///< elements from one row's first scale to the next's
+  const uint8_t* zeros = nullptr;     ///< [N, K/G] u8, same stride as scales; null: 128 / 8
+  int64_t group_size = 0;             ///< G; divides num_cols
+};
+
+/// What this rank multiplies by: sources stacked along N (fused q, k, v; fused gate, up). All
+/// sources have the same format, num_cols and group_size.
+struct MatrixSpec {
+  std::vector<MatrixSource> sources;
+  int64_t num_lanes = 1;  ///< L: equal parts of K on this rank; a power of two; G divides K/L
+  const float* bias =
+      nullptr;  ///< [N] or null; copied. Added last: y + bias (column-parallel only)
+};
+
+/// A matrix packed for one backend. Owns its memory. Immutable, so any thread may multiply by it.
+class PackedMatrix {
+ public:
+  virtual ~PackedMatrix() = default;
+  WeightFormat format() const { return format_; }
+  int64_t num_rows() const { return num_rows_; }      ///< N
+  int64_t num_cols() const { return num_cols_; }      ///< K
+  int64_t num_lanes() const { return num_lanes_; }    ///< L
+  int64_t group_size() const { return group_size_; }  ///< G; 0 for kF32 and kBf16
+  int64_t bytes() const { return bytes_; }            ///< resident bytes
+
+ protected:
+  WeightFormat format_ = WeightFormat::kF32;
+  int64_t num_rows_ = 0, num_cols_ = 0, num_lanes_ = 1, group_size_ = 0, bytes_ = 0;
+};
+
+/// Bytes pack_matrix will allocate for [num_rows, num_cols], for the memory ledger; exact.
+int64_t packed_matrix_bytes(WeightFormat format, int64_t num_rows, int64_t num_cols,
+                            int64_t group_size, bool has_bias);
+
+// ------------------------------------------------------------------------------ activations ----
+
+/// What a linear reads. kF32 and kBf16 rows are plain; kS8 rows are quantized per row and group:
+///   scale[r, g] = max|x[r, k in g]| / 127 (0 when the group is all zero),
+///   code[r, k]  = clamp(round_half_even(x[r, k] * (1 / scale)), -127, 127),  1/scale rounded once,
+///   sum[r, g]   = sum of codes in the group.
+enum class ActivationForm : uint8_t { kF32, kBf16, kS8 };
+
+ActivationForm activation_form(WeightFormat format);
+
+/// Rows in the form a linear reads. Views memory owned by the caller (the executor's arena).
+struct ActivationView {
+  ActivationForm form = ActivationForm::kF32;
+  int64_t num_cols = 0;        ///< K
+  int64_t group_size = 0;      ///< G for kS8
+  std::byte* codes = nullptr;  ///< [R, K] f32 | bf16 | s8, row-contiguous
+  float* scales = nullptr;     ///< [R, K/G], kS8 only
+  int32_t* sums = nullptr;     ///< [R, K/G], kS8 only
+};
+
+/// Bytes of an ActivationView's backing for `num_rows` rows, each part 64-byte aligned.
+int64_t activation_bytes(ActivationForm form, int64_t num_rows, int64_t num_cols,
+                         int64_t group_size);
+
+/// Lays an ActivationView of that shape over `memory` (64-byte aligned, activation_bytes long).
+ActivationView make_activation_view(ActivationForm form, int64_t num_rows, int64_t num_cols,
+                                    int64_t group_size, std::byte* memory);
+
+// ------------------------------------------------------------------------------- KV blocks ----
+
+/// Tokens in a KV block, everywhere. A query walks its context in partitions of
+/// kAttentionPartitionBlocks blocks and merges them in ascending order.
+inline constexpr int64_t kBlockTokens = 32;
+inline constexpr int64_t kAttentionPartitionBlocks = 4;
+
+/// kInt8: symmetric per (token, KV head), scale f32 in the block; codes as for ActivationForm::kS8.
+enum class KvFormat : uint8_t { kF32, kBf16, kInt8 };
+
+const char* kv_format_name(KvFormat format);  ///< "f32", "bf16", "int8"
+
+/// Bytes of one block of one KV head in one layer: K, V and scales; a multiple of 64.
+int64_t kv_block_bytes(KvFormat format, int64_t head_dim);
+
+/// One layer's KV pool on one rank: [num_blocks][num_kv_heads][kv_block_bytes]. The inside of a
+/// block is the backend's affair. The pool starts zeroed: stale content is finite.
+struct KvLayerView {
+  KvFormat format = KvFormat::kF32;
+  std::byte* data = nullptr;
+  int64_t num_blocks = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+};
+
+/// The rows of one sequence in this step: rows [first_row, first_row + num_rows) are its tokens at
+/// positions first_position, first_position + 1, ...
+struct SequenceRows {
+  int64_t first_row = 0;
+  int64_t num_rows = 0;
+  int64_t first_position = 0;
+  const int32_t* block_table = nullptr;  ///< block id of tokens [32 i, 32 i + 32); covers all rows
+};
+
+/// Attention of one layer over paged KV. Query head h reads KV head
+///   kv_head_of_query[h] (indices local to the rank).
+struct AttentionParams {
+  int64_t num_query_heads = 0;
+  const int32_t* kv_head_of_query = nullptr;  ///< [num_query_heads], ascending
+  float scale = 1.0F;                         ///< multiplies q.k
+  int64_t sliding_window = 0;                 ///< 0: none; else a query sees its last W tokens
+};
+
+// -------------------------------------------------------------------------------- operators ----
+
+/// A strided matrix of f32 rows: row r starts at data + r * stride.
+struct Rows {
+  float* data = nullptr;
+  int64_t stride = 0;
+};
+struct ConstRows {
+  ConstRows() = default;
+  ConstRows(const float* d, int64_t s) : data(d), stride(s) {}
+  ConstRows(Rows rows)
+      : data(rows.data), stride(rows.stride) {}  // NOLINT(google-explicit-constructor)
+  const float* data = nullptr;
+  int64_t stride = 0;
+};
+
+/// cos/sin per position: [max_positions, rotary_dim/2] each.
+struct RopeTable {
+  const float* cosines = nullptr;
+  const float* sines = nullptr;
+  int64_t rotary_dim = 0;
+  int64_t max_positions = 0;
+};
+
+/// A backend. Called by one thread of its rank (the executor); it spreads work over its own team.
+/// No operator allocates or blocks on anything but its own team. Errors: InternalError on a shape
+/// or alignment that breaks the contract (checked before any work).
+class Operators {
+ public:
+  virtual ~Operators() = default;
+
+  /// "cpu avx512 x 2 threads", for the banner and logs.
+  virtual std::string description() const = 0;
+
+  /// Packs a matrix for `linear`. May use the whole team. Thread: executor.
+  virtual std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec) = 0;
+
+  /// Zeroed memory of this backend, 64-byte aligned (2 MiB pages when it pays); freed with the
+  /// returned owner. Used for the arena, the KV pool and the tables.
+  virtual std::shared_ptr<std::byte> allocate(int64_t bytes) = 0;
+
+  /// y[r, :] = table[token_ids[r], :], converted to f32. table is a natural-layout MatrixSource
+  /// [vocab, K] of any format: kW8/kW4 rows are dequantized, (code - zero) * scale.
+  virtual void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Rows y) = 0;
+
+  /// y = x * (1 / sqrt(mean(x^2) + eps)) * weight, f32. mean by lane sum over k of x[k]^2 (fma).
+  /// Order: inv = 1 / sqrt(sum / K + eps); y[k] = (x[k] * inv) * weight[k]. y may alias x.
+  /// Source: arXiv 1910.07467.
+  virtual void rms_norm(ConstRows x, const float* weight, float eps, int64_t num_rows,
+                        int64_t num_cols, Rows y) = 0;
+
+  /// residual += delta (+ delta_bias when not null: residual + (delta + bias)), then
+  /// y = rms_norm(residual). Same bits as add_rows followed by rms_norm.
+  virtual void add_rms_norm(Rows residual, ConstRows delta, const float* delta_bias,
+                            const float* weight, float eps, int64_t num_rows, int64_t num_cols,
+                            Rows y) = 0;
+
+  /// residual[r, k] += delta[r, k] + delta_bias[k] (bias may be null).
+  virtual void add_rows(Rows residual, ConstRows delta, const float* delta_bias, int64_t num_rows,
+                        int64_t num_cols) = 0;
+
+  /// Fills `out` (whose form, num_cols, group_size and memory are set) from f32 rows.
+  virtual void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) = 0;
+
+  /// y[r, n] = sum_k x[r, k] * W[n, k] (+ bias[n]), f32 out. x.form = activation_form(W.format).
+  /// The reduction of K is cut in num_lanes equal lanes; each lane is reduced from 0 in order:
+  ///   kF32   fma chain over k.
+  ///   kBf16  chain over pairs: s = fma(x[k+1], w[k+1], s); s = fma(x[k], w[k], s), with
+  ///          denormal inputs and results flushed to zero, as vdpbf16ps does.
+  ///   kW8/4  chain over groups: s = fma(float(sum_k x*code - zero*sum_x), x_scale * w_scale, s).
+  /// and lanes are added as a binary tree: ((l0 + l1) + (l2 + l3)) + ...
+  virtual void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y) = 0;
+
+  /// Per head: x = rms_norm over D with `weight` [D] (Qwen3's q_norm/k_norm). In place.
+  /// Rows of `x` hold num_heads heads of head_dim in a row.
+  virtual void head_norm(Rows x, int64_t num_heads, int64_t head_dim, const float* weight,
+                         float eps, int64_t num_rows) = 0;
+
+  /// Rotates halves in place, per head h and i < rotary_dim/2, with p = positions[r]:
+  ///   a = x[i], b = x[i + rotary_dim/2];  x[i] = a cos - b sin;  x[i + rotary_dim/2] = b cos + a
+  ///   sin
+  /// each as fma(a, cos, -(b * sin)) and fma(b, cos, a * sin). Source: HF "rotate_half" layout.
+  virtual void rope(Rows x, int64_t num_heads, int64_t head_dim, const RopeTable& table,
+                    std::span<const int32_t> positions) = 0;
+
+  /// Stores rows of K and V (num_kv_heads * head_dim each) at their sequences' positions.
+  virtual void write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+                        const KvLayerView& kv) = 0;
+
+  /// y[r, h, :] = softmax(scale * q[r, h] . K[0..p_r]) V over the row's sequence, causal, windowed.
+  /// q, y: rows of num_query_heads * head_dim. Requires write_kv of these rows before.
+  /// Per query: partitions of kBlockTokens * kAttentionPartitionBlocks tokens, aligned to the
+  /// context's start, each reduced in a fixed order of its own; merged ascending by the online
+  /// softmax. A partition's order may depend on the query's position only through which tokens it
+  /// sees. Source: arXiv 1805.02867, 2309.06180.
+  virtual void attention(ConstRows q, std::span<const SequenceRows> sequences,
+                         const KvLayerView& kv, const AttentionParams& params, Rows y) = 0;
+
+  /// y[r, i] = silu(gate[r, i]) * up[r, i], silu(v) = v / (1 + exp(-v)) by the backend's one exp.
+  /// y may alias gate or up.
+  virtual void silu_mul(ConstRows gate, ConstRows up, int64_t num_rows, int64_t intermediate,
+                        Rows y) = 0;
+
+  /// y[i, :] = x[rows[i], :].
+  virtual void gather_rows(ConstRows x, std::span<const int32_t> rows, int64_t num_cols,
+                           Rows y) = 0;
+};
+
+/// The fixed reduction order of norms: lane i of 16 accumulates elements k = i (mod 16), ascending,
+/// by fma(x, x, lane); then halves are added: 8, 4, 2, 1. A tail shorter than 16 is zero-filled.
+float lane_sum16_of_squares(const float* x, int64_t num_cols);
+
+}  // namespace phalanx::kernels

@@ -1,0 +1,73 @@
+// Moves tensors between the ranks of a group. Called by the executor, between operators.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace phalanx::parallel {
+
+/// A group of ranks that compute together. Every member calls the same verbs in the same order
+/// (send and recv pair up). One thread per communicator. A wait that outlasts the group's deadline,
+/// or whose peer is gone, throws DeviceError naming operation, peer rank and its host. A waiting
+/// rank spins only while ranks do not outnumber cores, and then sleeps (futex, or poll with short
+/// sleeps over MPI).
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  /// data[i] = sum over ranks of data[i], float32, added as the binary tree over ranks
+  /// ((r0 + r1) + (r2 + r3)) + ...: every rank gets the same bits, and they continue the lane tree
+  /// of Operators::linear. size() must be a power of two. In place.
+  virtual void all_reduce_sum(std::span<float> data) = 0;
+
+  /// Rank `root` receives the parts of all ranks one after another in `out` (rank order;
+  /// part_bytes[i] from rank i); the others pass an empty `out`.
+  virtual void gather(std::span<const std::byte> part, std::span<const size_t> part_bytes,
+                      std::span<std::byte> out, int root) = 0;
+
+  /// Every rank ends with root's bytes. Sizes agree.
+  virtual void broadcast(std::span<std::byte> data, int root) = 0;
+
+  /// Ordered per (peer, direction). recv's size must be the sent size. send returns when `data` may
+  /// be reused; it may block until the peer receives.
+  virtual void send(std::span<const std::byte> data, int peer) = 0;
+  virtual void recv(std::span<std::byte> data, int peer) = 0;
+
+  /// True when recv(peer) would not wait for the message's first byte.
+  virtual bool can_recv(int peer) = 0;
+
+  virtual void barrier() = 0;
+
+  /// "shm", "mpi" or "shm+mpi": how this group's pairs talk, for the banner.
+  virtual std::string transport() const = 0;
+
+ protected:
+  int rank_ = 0;
+  int size_ = 1;
+};
+
+/// The group of one: every verb is a no-op (or a copy). For tp_size 1 and for tests.
+std::unique_ptr<Communicator> make_single_communicator();
+
+struct CommunicatorOptions {
+  std::chrono::milliseconds deadline{60'000};  ///< of one wait inside one verb
+  bool spin = true;                            ///< ranks do not outnumber cores on this host
+  size_t max_message_bytes =
+      64U << 20;           ///< sizes the shared-memory slots; larger messages go in parts
+  bool force_mpi = false;  ///< for tests: MPI even within a host
+};
+
+/// Thrown into a waiting communicator by JobMonitor: when `*abort` becomes true every wait in this
+/// process throws DeviceError promptly.
+using AbortFlag = std::atomic<bool>;
+
+}  // namespace phalanx::parallel

@@ -1,0 +1,52 @@
+// Owns MPI in this process: init, finalize, who is where, and the communicators made over it.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/rank_topology.h"
+
+namespace phalanx::parallel {
+
+/// MPI from construction to destruction; make one in main, first. Main thread only, except abort().
+/// Works without mpirun too (a world of one). Errors: DeviceError when MPI refuses.
+class MpiSession {
+ public:
+  /// Initializes MPI with MPI_THREAD_MULTIPLE and errors returned as codes.
+  MpiSession(int* argc, char*** argv);
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  int rank() const;
+  int world_size() const;
+  /// Host name of each rank.
+  const std::vector<std::string>& hosts() const;
+  /// Ranks on this host, and this rank's place among them.
+  int local_size() const;
+  int local_rank() const;
+
+  /// Collective over `ranks` (ascending global ranks, this one among them): a communicator for the
+  /// group. Members on one host talk through shared memory, others through MPI. Every rank of the
+  /// world that is in some group calls this for the same sequence of groups it belongs to.
+  std::unique_ptr<Communicator> make_communicator(std::span<const int> ranks,
+                                                  const CommunicatorOptions& options,
+                                                  const AbortFlag* abort);
+
+  /// Start-up exchanges over the whole world (small messages; ranks wait inside MPI).
+  std::vector<std::string> all_gather(const std::string& text);
+  std::string broadcast(const std::string& text, int root);
+  int64_t all_reduce_min(int64_t value);
+
+  /// Ends the whole job now with `exit_code`. Any thread; does not return.
+  [[noreturn]] void abort(int exit_code);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace phalanx::parallel

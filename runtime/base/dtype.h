@@ -1,0 +1,63 @@
+// Element types of tensors in files, graphs and buffers, and exact bf16/f16 conversions.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace phalanx {
+
+enum class DType : uint8_t { kF32, kF16, kBf16, kI8, kU8, kI32 };
+
+constexpr size_t dtype_bytes(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kI32:
+      return 4;
+    case DType::kF16:
+    case DType::kBf16:
+      return 2;
+    case DType::kI8:
+    case DType::kU8:
+      return 1;
+  }
+  return 0;
+}
+
+/// "f32", "f16", "bf16", "i8", "u8", "i32".
+const char* dtype_name(DType dtype);
+std::optional<DType> parse_dtype(std::string_view name);
+
+constexpr float bf16_to_f32(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+/// Round to nearest, ties to even; NaN stays NaN (quiet).
+constexpr uint16_t f32_to_bf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
+  return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+}
+
+constexpr float f16_to_f32(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000U) << 16;
+  const uint32_t exponent = (bits >> 10) & 0x1fU;
+  uint32_t mantissa = bits & 0x3ffU;
+  if (exponent == 0x1fU) return std::bit_cast<float>(sign | 0x7f800000U | (mantissa << 13));
+  if (exponent != 0)
+    return std::bit_cast<float>(sign | ((exponent + 112U) << 23) | (mantissa << 13));
+  if (mantissa == 0) return std::bit_cast<float>(sign);
+  uint32_t shift = 0;
+  while ((mantissa & 0x400U) == 0) {
+    mantissa <<= 1;
+    ++shift;
+  }
+  return std::bit_cast<float>(sign | ((113U - shift) << 23) | ((mantissa & 0x3ffU) << 13));
+}
+
+/// Round to nearest, ties to even; overflow becomes infinity; NaN stays NaN.
+uint16_t f32_to_f16(float value);
+
+}  // namespace phalanx
