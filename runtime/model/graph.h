@@ -37,6 +37,10 @@ class GraphIndex {
 Status verify_graph(const engine::Graph& graph, const std::vector<engine::Weight>& weights,
                     const engine::ModelConfig& config);
 
+/// The graph with an ALL_REDUCE after every partial value, for tp_size > 1: `x` becomes `x.reduced`
+/// in its consumers. The result passes verify_graph.
+engine::Graph with_collectives(const engine::Graph& graph);
+
 /// One line an op: `layers.0.qkv  linear  h0 -> q0, k0, v0  [256 -> 512+128+128 w8 g64]`.
 std::string dump_graph(const engine::Graph& graph, const std::vector<engine::Weight>& weights);
 

@@ -48,6 +48,10 @@ struct SchedulerStats {
   uint64_t num_generated_tokens = 0;  ///< tokens committed
 };
 
+/// What Scheduler::add checks about the request itself (not the queue), so that a front end can
+/// refuse at once. Errors: kInvalidArgument as there. Any thread.
+Status check_request(const Request& request, const SchedulerConfig& config);
+
 /// One thread (the leader's).
 class Scheduler {
  public:

@@ -1,0 +1,93 @@
+// Runs this rank's part of the graph for one step: packs its weights at construction, then
+// interprets its ops over the arena. Called by rank_worker; owns no policy.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/operators.h"
+#include "parallel/communicator.h"
+#include "parallel/job_monitor.h"
+#include "runtime/executor/kv_cache.h"
+#include "runtime/executor/stage_plan.h"
+#include "runtime/model/engine_file.h"
+
+namespace phalanx {
+
+/// A step as rows. Spans are the caller's for the duration of run().
+struct StepBatch {
+  std::span<const int32_t> token_ids;                ///< [R]; read on the first stage only
+  std::span<const int32_t> positions;                ///< [R]
+  std::span<const kernels::SequenceRows> sequences;  ///< cover the R rows in order
+  std::span<const int32_t> sampled_rows;             ///< rows whose logits are wanted, ascending
+};
+
+/// The groups a rank talks in. tp: the ranks of its stage; pp: the same tp_rank of every stage
+/// (null when pp_size is 1).
+struct ExecutorGroups {
+  parallel::Communicator* tensor = nullptr;
+  parallel::Communicator* pipeline = nullptr;
+};
+
+struct ExecutorOptions {
+  StepLimits limits;
+  kernels::KvFormat kv_format = kernels::KvFormat::kF32;
+  int64_t num_kv_blocks = 0;
+};
+
+/// Executor thread only. Everything is allocated by the constructor; run() allocates nothing but
+/// what gathering logits needs the first time. Throws InternalError or DeviceError: the rank cannot
+/// go on after either.
+class GraphExecutor {
+ public:
+  GraphExecutor(std::shared_ptr<const model::EngineFile> engine,
+                const parallel::RankTopology& topology, const ExecutorOptions& options,
+                const ExecutorGroups& groups, kernels::Operators& operators,
+                parallel::Progress& progress);
+
+  /// Computes the step. On the sampler rank the result has a row of [vocab_size] logits for each
+  /// sampled row (valid until the next run, and writable: the sampler works in place); elsewhere
+  /// the result is empty.
+  kernels::Rows run(const StepBatch& batch);
+
+  const StagePlan& plan() const { return plan_; }
+  int64_t vocab_size() const;
+
+ private:
+  void load_weights();
+  void make_rope_table();
+  std::span<const float> vector_weight(const std::string& name) const;
+  kernels::Rows rows_of(const std::string& value) const;
+  const float* bias_of(const engine::Op& op) const;
+  void run_op(const engine::Op& op, const StepBatch& batch);
+  void run_linear(const engine::Op& op, int64_t num_rows);
+  void run_attention(const engine::Op& op, const StepBatch& batch);
+  void receive_input(int64_t num_rows);
+  void send_output(int64_t num_rows);
+  kernels::Rows gather_logits(int64_t num_rows);
+
+  std::shared_ptr<const model::EngineFile> engine_;
+  parallel::RankTopology topology_;
+  ExecutorOptions options_;
+  ExecutorGroups groups_;
+  kernels::Operators& operators_;
+  parallel::Progress& progress_;
+  StagePlan plan_;
+  KvCache kv_cache_;
+
+  std::unordered_map<std::string, std::unique_ptr<kernels::PackedMatrix>> matrices_;
+  std::shared_ptr<std::byte> arena_;
+  std::shared_ptr<std::byte> conversion_;
+  std::shared_ptr<std::byte> rope_memory_;
+  std::shared_ptr<std::byte> logits_memory_;
+  kernels::RopeTable rope_;
+  /// The value whose rows `conversion_` holds, so that linears with one input convert it once.
+  std::string converted_;
+  kernels::ActivationView converted_view_;
+};
+
+}  // namespace phalanx

@@ -1,0 +1,301 @@
+// Cuts the graph into stages, shards its values, and lays them in the arena by liveness.
+#include "runtime/executor/stage_plan.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "runtime/base/check.h"
+#include "runtime/model/engine_file.h"
+#include "runtime/model/graph.h"
+
+namespace phalanx {
+namespace {
+
+using engine::Op;
+
+constexpr int64_t kAlignment = 64;
+
+int64_t align_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+/// Index one past the op that ends layer `layer` - 1: the last ADD or ADD_RMS_NORM before the
+/// attention of `layer`. A fused one is split at the cut, which changes no bit.
+int stage_boundary(const std::vector<Op>& ops, int64_t layer) {
+  int boundary = -1;
+  for (int i = 0; i < static_cast<int>(ops.size()); ++i) {
+    if (ops[i].kind() == engine::ADD || ops[i].kind() == engine::ADD_RMS_NORM) boundary = i;
+    if (ops[i].kind() == engine::ATTENTION && ops[i].layer() == layer) return boundary + 1;
+  }
+  PHALANX_CHECK(false, "no attention for layer " + std::to_string(layer));
+  return -1;
+}
+
+Op split_add(const Op& fused) {
+  Op add = fused;
+  add.set_kind(engine::ADD);
+  add.set_name(fused.name() + ".add");
+  add.mutable_outputs()->RemoveLast();
+  add.clear_weights();
+  return add;
+}
+
+Op split_norm(const Op& fused) {
+  Op norm;
+  norm.set_kind(engine::RMS_NORM);
+  norm.set_name(fused.name() + ".norm");
+  norm.set_layer(fused.layer());
+  norm.add_inputs(fused.outputs(0));
+  norm.add_outputs(fused.outputs(1));
+  norm.add_weights(fused.weights(0));
+  norm.set_eps(fused.eps());
+  return norm;
+}
+
+/// Fills plan.ops, input, output for the layers of this stage.
+void cut_stage(const engine::Graph& graph, const parallel::RankTopology& topology,
+               StagePlan& plan) {
+  const std::vector<Op> ops(graph.ops().begin(), graph.ops().end());
+  int begin = 0;
+  int end = static_cast<int>(ops.size());
+  if (!topology.is_first_stage()) {
+    begin = stage_boundary(ops, plan.first_layer);
+    const Op& last_before = ops[begin - 1];
+    plan.input = last_before.outputs(0);
+    if (last_before.kind() == engine::ADD_RMS_NORM) plan.ops.push_back(split_norm(last_before));
+  }
+  if (!topology.is_last_stage()) end = stage_boundary(ops, plan.last_layer);
+  for (int i = begin; i < end; ++i) plan.ops.push_back(ops[i]);
+  if (!topology.is_last_stage() && plan.ops.back().kind() == engine::ADD_RMS_NORM) {
+    plan.ops.back() = split_add(plan.ops.back());
+  }
+  plan.output = plan.ops.back().outputs(0);
+}
+
+bool is_in_place(engine::OpKind kind) {
+  switch (kind) {
+    case engine::HEAD_NORM:
+    case engine::ROPE:
+    case engine::ALL_REDUCE:
+    case engine::ADD:
+    case engine::ADD_RMS_NORM:
+      return true;
+    default:  // protobuf enums are open: an unknown kind is refused by verify_graph
+      return false;
+  }
+}
+
+/// A run of arena bytes that one or more values share over an interval of ops.
+struct Buffer {
+  int64_t bytes = 0;
+  int first_use = 0;
+  int last_use = 0;
+  int64_t offset = -1;
+};
+
+class ArenaPlanner {
+ public:
+  ArenaPlanner(const engine::Graph& graph, const parallel::RankTopology& topology,
+               const StepLimits& limits, StagePlan& plan)
+      : index_(graph), topology_(topology), limits_(limits), plan_(plan) {}
+
+  void run() {
+    if (!plan_.input.empty()) new_buffer({plan_.input}, -1);
+    for (int i = 0; i < static_cast<int>(plan_.ops.size()); ++i) {
+      const Op& op = plan_.ops[i];
+      for (const auto& input : op.inputs()) touch(input, i);
+      int first_new = 0;
+      if (is_in_place(op.kind())) {
+        alias(op.outputs(0), op.inputs(0), i);
+        first_new = 1;
+      }
+      const std::vector<std::string> fresh(op.outputs().begin() + first_new, op.outputs().end());
+      if (op.kind() == engine::LINEAR) {
+        new_buffer(fresh, i);
+      } else {
+        for (const auto& output : fresh) new_buffer({output}, i);
+      }
+    }
+    touch(plan_.output, static_cast<int>(plan_.ops.size()));
+    assign_offsets();
+  }
+
+ private:
+  int64_t local_cols(const std::string& name) const {
+    const engine::Value* value = index_.value(name);
+    PHALANX_CHECK(value != nullptr, "value " + name);
+    return model::shard_range(value->axis(), value->cols(), value->shard_unit(), topology_.tp_size,
+                              topology_.tp_rank())
+        .size();
+  }
+
+  /// Values side by side in the rows of one buffer.
+  void new_buffer(const std::vector<std::string>& names, int op_index) {
+    if (names.empty()) return;
+    int64_t stride = 0;
+    for (const auto& name : names) stride += local_cols(name);
+    const bool selected = index_.value(names[0])->selected();
+    const int64_t rows = selected ? limits_.max_sequences : limits_.max_rows;
+    int64_t column = 0;
+    for (const auto& name : names) {
+      buffer_of_[name] = static_cast<int>(buffers_.size());
+      plan_.placements[name] = {0, stride, column, local_cols(name), selected};
+      column += local_cols(name);
+    }
+    buffers_.push_back({align_up(rows * stride * 4), op_index, op_index});
+  }
+
+  void alias(const std::string& output, const std::string& input, int op_index) {
+    buffer_of_[output] = buffer_of_.at(input);
+    plan_.placements[output] = plan_.placements.at(input);
+    touch(output, op_index);
+  }
+
+  void touch(const std::string& name, int op_index) {
+    const auto found = buffer_of_.find(name);
+    PHALANX_CHECK(found != buffer_of_.end(), "value " + name + " is used before it is made");
+    buffers_[found->second].last_use = std::max(buffers_[found->second].last_use, op_index);
+  }
+
+  /// Largest first, each at the lowest offset where no buffer alive at the same time lies.
+  void assign_offsets() {
+    std::vector<Buffer*> order;
+    for (auto& buffer : buffers_) order.push_back(&buffer);
+    std::stable_sort(order.begin(), order.end(),
+                     [](const Buffer* a, const Buffer* b) { return a->bytes > b->bytes; });
+    std::vector<Buffer*> placed;
+    for (Buffer* buffer : order) {
+      int64_t offset = 0;
+      for (const Buffer* other : placed) {  // placed is sorted by offset
+        const bool alive_together =
+            other->first_use <= buffer->last_use && buffer->first_use <= other->last_use;
+        if (alive_together && other->offset < offset + buffer->bytes) {
+          offset = std::max(offset, other->offset + other->bytes);
+        }
+      }
+      buffer->offset = offset;
+      placed.insert(
+          std::upper_bound(placed.begin(), placed.end(), buffer,
+                           [](const Buffer* a, const Buffer* b) { return a->offset < b->offset; }),
+          buffer);
+      plan_.arena_bytes = std::max(plan_.arena_bytes, offset + buffer->bytes);
+    }
+    for (auto& [name, placement] : plan_.placements) {
+      placement.offset_bytes = buffers_[buffer_of_.at(name)].offset;
+    }
+  }
+
+  model::GraphIndex index_;
+  const parallel::RankTopology& topology_;
+  const StepLimits& limits_;
+  StagePlan& plan_;
+  std::vector<Buffer> buffers_;
+  std::unordered_map<std::string, int> buffer_of_;
+};
+
+LinearPlan plan_linear(const Op& op,
+                       const std::unordered_map<std::string, const engine::Weight*>& weights,
+                       int64_t reduction_lanes, const parallel::RankTopology& topology) {
+  LinearPlan linear;
+  for (int i = 0; i < op.weights_size(); ++i) {
+    const engine::Weight& weight = *weights.at(op.weights(i));
+    const bool row_parallel = weight.axis() == engine::ROW;
+    const auto range =
+        model::shard_range(weight.axis(), row_parallel ? weight.cols() : weight.rows(),
+                           weight.shard_unit(), topology.tp_size, topology.tp_rank());
+    MatrixSlice slice;
+    slice.weight = weight.name();
+    slice.bias = i < op.biases_size() ? op.biases(i) : "";
+    slice.row_begin = row_parallel ? 0 : range.begin;
+    slice.row_end = row_parallel ? weight.rows() : range.end;
+    slice.col_begin = row_parallel ? range.begin : 0;
+    slice.col_end = row_parallel ? range.end : weight.cols();
+    linear.has_bias = linear.has_bias || !slice.bias.empty();
+    linear.num_rows += slice.row_end - slice.row_begin;
+    linear.num_cols = slice.col_end - slice.col_begin;
+    linear.format = kernel_format(weight.format());
+    linear.group_size = weight.group_size();
+    linear.num_lanes = row_parallel ? reduction_lanes / topology.tp_size : 1;
+    linear.slices.push_back(std::move(slice));
+  }
+  linear.packed_bytes = linear.num_rows == 0 ? 0
+                                             : kernels::packed_matrix_bytes(
+                                                   linear.format, linear.num_rows, linear.num_cols,
+                                                   linear.group_size, linear.has_bias);
+  return linear;
+}
+
+void plan_heads(const engine::ModelConfig& config, const parallel::RankTopology& topology,
+                StagePlan& plan) {
+  const int64_t head_dim = config.head_dim();
+  const auto query = model::shard_range(engine::COLUMN, config.num_attention_heads() * head_dim,
+                                        head_dim, topology.tp_size, topology.tp_rank());
+  const auto kv = model::shard_range(engine::KV_COLUMN, config.num_key_value_heads() * head_dim,
+                                     head_dim, topology.tp_size, topology.tp_rank());
+  plan.num_query_heads = query.size() / head_dim;
+  plan.num_kv_heads = kv.size() / head_dim;
+  const int64_t group = config.num_attention_heads() / config.num_key_value_heads();
+  for (int64_t h = 0; h < plan.num_query_heads; ++h) {
+    plan.kv_head_of_query.push_back(
+        static_cast<int32_t>((query.begin / head_dim + h) / group - kv.begin / head_dim));
+  }
+}
+
+}  // namespace
+
+kernels::WeightFormat kernel_format(engine::WeightFormat format) {
+  switch (format) {
+    case engine::F32:
+      return kernels::WeightFormat::kF32;
+    case engine::BF16:
+      return kernels::WeightFormat::kBf16;
+    case engine::W8:
+      return kernels::WeightFormat::kW8;
+    case engine::W4:
+      return kernels::WeightFormat::kW4;
+    default:  // protobuf enums are open; the manifest was verified
+      PHALANX_CHECK(false, "weight format " + std::to_string(format));
+  }
+  return kernels::WeightFormat::kF32;
+}
+
+StagePlan make_stage_plan(const engine::EngineManifest& manifest,
+                          const parallel::RankTopology& topology, const StepLimits& limits) {
+  const engine::ModelConfig& config = manifest.model();
+  const engine::Graph graph =
+      topology.tp_size > 1 ? model::with_collectives(manifest.graph()) : manifest.graph();
+  StagePlan plan;
+  std::tie(plan.first_layer, plan.last_layer) =
+      topology.layer_range(static_cast<int>(config.num_hidden_layers()));
+  cut_stage(graph, topology, plan);
+  plan_heads(config, topology, plan);
+  ArenaPlanner(graph, topology, limits, plan).run();
+
+  std::unordered_map<std::string, const engine::Weight*> weights;
+  for (const auto& weight : manifest.weights()) weights[weight.name()] = &weight;
+  for (const Op& op : plan.ops) {
+    if (op.kind() == engine::LINEAR) {
+      LinearPlan linear =
+          plan_linear(op, weights, std::max<int64_t>(manifest.reduction_lanes(), 1), topology);
+      plan.weight_bytes += linear.packed_bytes;
+      plan.conversion_bytes =
+          std::max(plan.conversion_bytes,
+                   kernels::activation_bytes(kernels::activation_form(linear.format),
+                                             limits.max_rows, linear.num_cols, linear.group_size));
+      plan.linears.emplace(op.name(), std::move(linear));
+    } else if (op.kind() != engine::EMBEDDING) {
+      for (const auto& name : op.weights()) plan.weight_bytes += weights.at(name)->rows() * 4;
+    }
+  }
+  if (topology.is_last_stage()) {
+    const auto vocab = model::shard_range(engine::VOCAB, config.vocab_size(), 1, topology.tp_size,
+                                          topology.tp_rank());
+    plan.vocab_begin = vocab.begin;
+    plan.vocab_end = vocab.end;
+    if (topology.is_sampler() && topology.tp_size > 1) {
+      plan.logits_bytes = 2 * align_up(limits.max_sequences * config.vocab_size() * 4);
+    }
+  }
+  plan.rope_bytes = 2 * align_up(limits.max_positions * config.rope().rotary_dim() / 2 * 4);
+  return plan;
+}
+
+}  // namespace phalanx

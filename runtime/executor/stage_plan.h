@@ -1,0 +1,81 @@
+// What one rank holds and runs, computed from the manifest alone: its ops, where every value lies
+// in the arena, the matrices it packs, and the bytes all of it takes. Used by graph_executor, which
+// allocates exactly this, and by memory_ledger, which prints it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "kernels/operators.h"
+#include "parallel/rank_topology.h"
+#include "runtime/model/engine.pb.h"
+
+namespace phalanx {
+
+/// Sizes that bound a step.
+struct StepLimits {
+  int64_t max_rows = 0;       ///< tokens of a step
+  int64_t max_sequences = 0;  ///< sequences of a step, hence rows that sample
+  int64_t max_positions = 0;  ///< context length: sizes the rope tables and block tables
+};
+
+/// Where a value's rows lie: row r is at arena + offset_bytes + (r * stride + column) * 4.
+struct Placement {
+  int64_t offset_bytes = 0;
+  int64_t stride = 0;     ///< floats from row to row
+  int64_t column = 0;     ///< a slice of a fused linear's rows
+  int64_t cols = 0;       ///< this rank's columns
+  bool selected = false;  ///< rows are the sampled ones, not the step's
+};
+
+/// A slice of a stored matrix, by global rows and columns.
+struct MatrixSlice {
+  std::string weight;
+  std::string bias;  ///< empty: none
+  int64_t row_begin = 0, row_end = 0;
+  int64_t col_begin = 0, col_end = 0;
+};
+
+/// One linear of this rank: slices stacked along the outputs.
+struct LinearPlan {
+  std::vector<MatrixSlice> slices;
+  kernels::WeightFormat format = kernels::WeightFormat::kF32;
+  int64_t num_rows = 0;
+  int64_t num_cols = 0;
+  int64_t group_size = 0;
+  int64_t num_lanes = 1;
+  bool has_bias = false;
+  int64_t packed_bytes = 0;
+};
+
+/// Thread: any (a value). Errors of make_stage_plan: InternalError when the graph breaks what
+/// model::verify_graph promised; check_topology must have passed.
+struct StagePlan {
+  std::vector<engine::Op> ops;  ///< this stage's, with collectives when tp_size > 1
+  std::unordered_map<std::string, Placement> placements;
+  std::unordered_map<std::string, LinearPlan> linears;  ///< by op name
+  std::string input;   ///< received from the stage before; empty on the first
+  std::string output;  ///< sent to the next stage, or the logits on the last
+  int64_t first_layer = 0, last_layer = 0;
+
+  int64_t num_query_heads = 0;             ///< of this rank
+  int64_t num_kv_heads = 0;                ///< of this rank
+  std::vector<int32_t> kv_head_of_query;   ///< local indices
+  int64_t vocab_begin = 0, vocab_end = 0;  ///< this rank's logits (last stage)
+
+  int64_t weight_bytes = 0;      ///< packed matrices and vectors
+  int64_t arena_bytes = 0;       ///< activations
+  int64_t conversion_bytes = 0;  ///< the input of the current linear, in its form
+  int64_t logits_bytes = 0;      ///< gathered logits, on the sampler rank when tp_size > 1
+  int64_t rope_bytes = 0;
+};
+
+StagePlan make_stage_plan(const engine::EngineManifest& manifest,
+                          const parallel::RankTopology& topology, const StepLimits& limits);
+
+kernels::WeightFormat kernel_format(engine::WeightFormat format);
+
+}  // namespace phalanx
