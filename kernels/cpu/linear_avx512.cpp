@@ -1,0 +1,288 @@
+// Matrix products and activation conversion with AVX-512 F/BW/DQ/VL, VNNI and BF16.
+// Called by linear.cpp through avx512_linear_tier.
+//
+// A tile is up to 6 rows by 64 outputs: 24 accumulators, 4 registers of weights, one broadcast.
+// Weights are the unsigned operand of vpdpbusd, activations the signed one.
+#include <immintrin.h>
+
+#include "kernels/cpu/linear_loops.h"
+
+namespace phalanx::kernels::cpu {
+namespace {
+
+constexpr int kMaxRows = 6;
+constexpr int kVectors = 4;  // of 16 outputs, across a panel
+
+inline void prefetch_unit(const LaneArgs& args, const uint8_t* w) {
+  const uint8_t* line = w + args.prefetch_bytes;
+  for (int i = 0; i < args.num_prefetch_lines; ++i) __builtin_prefetch(line + i * kLineBytes, 0, 2);
+}
+
+template <int kRows>
+void lane_f32(const LaneArgs& args) {
+  __m512 sums[kRows][kVectors];
+  for (auto& row : sums)
+    for (auto& sum : row) sum = _mm512_setzero_ps();
+  const uint8_t* w = args.w;
+  const uint8_t* x = args.x;
+  for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 4) {
+    prefetch_unit(args, w);
+    __m512 weights[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_ps(w + v * kLineBytes);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      float value;
+      __builtin_memcpy(&value, x + r * args.x_row_bytes, 4);
+      const __m512 activation = _mm512_set1_ps(value);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        sums[r][v] = _mm512_fmadd_ps(activation, weights[v], sums[r][v]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v)
+      _mm512_store_ps(args.tile + r * kTileCols + v * 16, sums[r][v]);
+}
+
+inline __m512bh as_bf16(__m512i bits) { return (__m512bh)bits; }
+
+template <int kRows>
+void lane_bf16(const LaneArgs& args) {
+  __m512 sums[kRows][kVectors];
+  for (auto& row : sums)
+    for (auto& sum : row) sum = _mm512_setzero_ps();
+  const uint8_t* w = args.w;
+  const uint8_t* x = args.x;
+  const int64_t num_pairs = args.num_units - (args.odd_lane ? 1 : 0);
+  for (int64_t unit = 0; unit < num_pairs; ++unit, w += kUnitRowBytes, x += 4) {
+    prefetch_unit(args, w);
+    __m512i weights[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(w + v * kLineBytes);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      int pair;
+      __builtin_memcpy(&pair, x + r * args.x_row_bytes, 4);
+      const __m512i activation = _mm512_set1_epi32(pair);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], as_bf16(weights[v]), as_bf16(activation));
+    }
+  }
+  if (args.odd_lane) {
+    for (int r = 0; r < kRows; ++r) {
+      uint16_t code;
+      __builtin_memcpy(&code, x + r * args.x_row_bytes, 2);
+      const __m512i activation = _mm512_set1_epi32(code);
+      for (int v = 0; v < kVectors; ++v)
+        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], as_bf16(_mm512_load_si512(w + v * kLineBytes)),
+                                      as_bf16(activation));
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v)
+      _mm512_store_ps(args.tile + r * kTileCols + v * 16, sums[r][v]);
+}
+
+/// -zero * sum_x of a group, where the integer sums start.
+template <int kRows, bool kW4>
+inline void start_group(const LaneArgs& args, const uint8_t* header, int64_t group,
+                        __m512i (&dots)[kRows][kVectors]) {
+  const int32_t* x_sums = args.x_sums + group;
+  if (args.has_zeros) {
+    for (int v = 0; v < kVectors; ++v) {
+      const __m512i zeros = _mm512_cvtepu8_epi32(
+          _mm_load_si128(reinterpret_cast<const __m128i*>(header + kUnitRowBytes + v * 16)));
+      for (int r = 0; r < kRows; ++r)
+        dots[r][v] = _mm512_mullo_epi32(zeros, _mm512_set1_epi32(-x_sums[r * args.x_groups]));
+    }
+  } else {
+    for (int r = 0; r < kRows; ++r) {
+      const __m512i start = _mm512_set1_epi32((kW4 ? -8 : -128) * x_sums[r * args.x_groups]);
+      for (int v = 0; v < kVectors; ++v) dots[r][v] = start;
+    }
+  }
+}
+
+template <int kRows>
+inline void w8_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
+                     __m512i (&dots)[kRows][kVectors]) {
+  for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 4) {
+    prefetch_unit(args, w);
+    __m512i weights[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(w + v * kLineBytes);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      int codes;
+      __builtin_memcpy(&codes, x + r * args.x_row_bytes, 4);
+      const __m512i activation = _mm512_set1_epi32(codes);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], weights[v], activation);
+    }
+  }
+}
+
+template <int kRows>
+inline void w4_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
+                     __m512i (&dots)[kRows][kVectors]) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 8) {
+    prefetch_unit(args, w);
+    __m512i weights[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      weights[v] = _mm512_and_si512(_mm512_load_si512(w + v * kLineBytes), mask);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      int codes;
+      __builtin_memcpy(&codes, x + r * args.x_row_bytes, 4);
+      const __m512i activation = _mm512_set1_epi32(codes);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], weights[v], activation);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      weights[v] =
+          _mm512_and_si512(_mm512_srli_epi16(_mm512_load_si512(w + v * kLineBytes), 4), mask);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      int codes;
+      __builtin_memcpy(&codes, x + r * args.x_row_bytes + 4, 4);
+      const __m512i activation = _mm512_set1_epi32(codes);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], weights[v], activation);
+    }
+  }
+}
+
+template <int kRows, bool kW4>
+void lane_quantized(const LaneArgs& args) {
+  float* tile = args.tile;
+  for (int i = 0; i < kRows * kTileCols; i += 16) _mm512_store_ps(tile + i, _mm512_setzero_ps());
+  const int64_t group_cols = args.num_units * (kW4 ? 8 : 4);
+  const uint8_t* header = args.w;
+  const uint8_t* x = args.x;
+  for (int64_t group = 0; group < args.num_groups; ++group) {
+    __m512i dots[kRows][kVectors];
+    start_group<kRows, kW4>(args, header, group, dots);
+    if constexpr (kW4)
+      w4_units<kRows>(args, header + args.header_bytes, x, dots);
+    else
+      w8_units<kRows>(args, header + args.header_bytes, x, dots);
+    const float* x_scales = args.x_scales + group;
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 x_scale = _mm512_set1_ps(x_scales[r * args.x_groups]);
+      for (int v = 0; v < kVectors; ++v) {
+        float* sum = tile + r * kTileCols + v * 16;
+        const __m512 scale = _mm512_mul_ps(x_scale, _mm512_load_ps(header + v * kLineBytes));
+        _mm512_store_ps(
+            sum, _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][v]), scale, _mm512_load_ps(sum)));
+      }
+    }
+    header += args.group_bytes;
+    x += group_cols;
+  }
+}
+
+void multiply_f32(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_f32<1>, lane_f32<2>, lane_f32<3>,
+                                             lane_f32<4>, lane_f32<5>, lane_f32<6>};
+  multiply_panels(task, kKernels);
+}
+void multiply_bf16(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_bf16<1>, lane_bf16<2>, lane_bf16<3>,
+                                             lane_bf16<4>, lane_bf16<5>, lane_bf16<6>};
+  multiply_panels(task, kKernels);
+}
+void multiply_w8(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, false>, lane_quantized<2, false>,
+                                             lane_quantized<3, false>, lane_quantized<4, false>,
+                                             lane_quantized<5, false>, lane_quantized<6, false>};
+  multiply_panels(task, kKernels);
+}
+void multiply_w4(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, true>, lane_quantized<2, true>,
+                                             lane_quantized<3, true>, lane_quantized<4, true>,
+                                             lane_quantized<5, true>, lane_quantized<6, true>};
+  multiply_panels(task, kKernels);
+}
+
+/// Round to nearest even by integer arithmetic: vcvtneps2bf16 would flush denormals.
+inline __m256i round_to_bf16(__m512i bits) {
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+  const __mmask16 is_nan = _mm512_cmpgt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  return _mm512_cvtepi32_epi16(
+      _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, is_nan, quiet), 16));
+}
+
+inline __mmask16 first_lanes(int64_t count) {
+  return count >= 16 ? 0xffff : static_cast<__mmask16>((1U << count) - 1U);
+}
+
+void convert_bf16(const ConvertTask& task) {
+  for (int64_t r = task.row_begin; r < task.row_end; ++r) {
+    const float* x = task.x + r * task.x_stride;
+    uint8_t* out = task.codes + r * task.num_cols * 2;
+    for (int64_t k = 0; k < task.num_cols; k += 16) {
+      const __mmask16 mask = first_lanes(task.num_cols - k);
+      const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, x + k));
+      _mm256_mask_storeu_epi16(out + k * 2, mask, round_to_bf16(bits));
+    }
+  }
+}
+
+void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_out,
+                   int32_t* sum_out) {
+  const __m512i magnitude_bits = _mm512_set1_epi32(0x7fffffff);
+  __m512i max_bits = _mm512_setzero_si512();  // of |x|: as integers NaN is above all
+  for (int64_t k = 0; k < count; k += 16) {
+    const __m512 values = _mm512_maskz_loadu_ps(first_lanes(count - k), x + k);
+    max_bits =
+        _mm512_max_epu32(max_bits, _mm512_and_si512(_mm512_castps_si512(values), magnitude_bits));
+  }
+  const float max = _mm_cvtss_f32(
+      _mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(_mm512_reduce_max_epu32(max_bits)))));
+  float scale = max / 127.0F;
+  float inverse = 1.0F / scale;
+  if (scale < __FLT_MIN__) scale = inverse = 0.0F;
+  const __m512 factor = _mm512_set1_ps(inverse);
+  __m512i sums = _mm512_setzero_si512();
+  for (int64_t k = 0; k < count; k += 16) {
+    const __mmask16 mask = first_lanes(count - k);
+    // min and max return their second operand when one is NaN, so NaN becomes 127.
+    __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + k), factor);
+    scaled = _mm512_min_ps(scaled, _mm512_set1_ps(127.0F));
+    scaled = _mm512_max_ps(scaled, _mm512_set1_ps(-127.0F));
+    const __m512i rounded = _mm512_maskz_cvtps_epi32(mask, scaled);
+    sums = _mm512_add_epi32(sums, rounded);
+    _mm_mask_storeu_epi8(codes + k, mask, _mm512_cvtepi32_epi8(rounded));
+  }
+  *scale_out = scale;
+  *sum_out = _mm512_reduce_add_epi32(sums);
+}
+
+void convert_s8(const ConvertTask& task) {
+  const int64_t groups = task.num_cols / task.group_size;
+  for (int64_t r = task.row_begin; r < task.row_end; ++r)
+    for (int64_t group = 0; group < groups; ++group)
+      convert_group(task.x + r * task.x_stride + group * task.group_size, task.group_size,
+                    task.codes + r * task.num_cols + group * task.group_size,
+                    task.scales + r * groups + group, task.sums + r * groups + group);
+}
+
+constexpr LinearTier kTier = {multiply_f32, multiply_bf16, multiply_w8,
+                              multiply_w4,  convert_bf16,  convert_s8};
+
+}  // namespace
+
+const LinearTier* avx512_linear_tier() { return &kTier; }
+
+}  // namespace phalanx::kernels::cpu

@@ -1,0 +1,171 @@
+// Matrix products and activation conversion in plain C++: every processor runs it.
+// Called by linear.cpp through portable_linear_tier.
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/bf16_fma.h"
+#include "kernels/cpu/linear_loops.h"
+#include "runtime/base/dtype.h"
+
+namespace phalanx::kernels::cpu {
+namespace {
+
+constexpr int kMaxRows = 4;
+
+template <typename T>
+T load(const uint8_t* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(T));
+  return value;
+}
+
+template <int kRows>
+void lane_f32(const LaneArgs& args) {
+  for (int r = 0; r < kRows; ++r) {
+    float* sums = args.tile + r * kTileCols;
+    for (int n = 0; n < kTileCols; ++n) sums[n] = 0.0F;
+    for (int64_t k = 0; k < args.num_units; ++k) {
+      const float x = load<float>(args.x + r * args.x_row_bytes + k * 4);
+      const uint8_t* w = args.w + k * kUnitRowBytes;
+      for (int n = 0; n < kTileCols; ++n) sums[n] = std::fma(x, load<float>(w + n * 4), sums[n]);
+    }
+  }
+}
+
+template <int kRows>
+void lane_bf16(const LaneArgs& args) {
+  for (int r = 0; r < kRows; ++r) {
+    float* sums = args.tile + r * kTileCols;
+    for (int n = 0; n < kTileCols; ++n) sums[n] = 0.0F;
+    for (int64_t k = 0; k < args.num_units; ++k) {
+      const uint8_t* pair = args.x + r * args.x_row_bytes + k * 4;
+      const float even = bf16_to_f32(load<uint16_t>(pair));
+      const bool lone = args.odd_lane && k + 1 == args.num_units;
+      const float odd = lone ? 0.0F : bf16_to_f32(load<uint16_t>(pair + 2));
+      const uint8_t* w = args.w + k * kUnitRowBytes;
+      for (int n = 0; n < kTileCols; ++n) {
+        const float s =
+            fma_flush_denormals(odd, bf16_to_f32(load<uint16_t>(w + n * 4 + 2)), sums[n]);
+        sums[n] = fma_flush_denormals(even, bf16_to_f32(load<uint16_t>(w + n * 4)), s);
+      }
+    }
+  }
+}
+
+/// dots[n] = sum over the group of x * code - zero * sum_x, modulo 2^32 on the way.
+template <bool kW4>
+void group_dots(const LaneArgs& args, const uint8_t* header, const uint8_t* x, int32_t sum,
+                uint32_t* dots) {
+  for (int n = 0; n < kTileCols; ++n) {
+    const uint32_t zero = args.has_zeros ? header[kUnitRowBytes + n] : (kW4 ? 8U : 128U);
+    dots[n] = 0U - zero * static_cast<uint32_t>(sum);
+  }
+  const uint8_t* w = header + args.header_bytes;
+  for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes) {
+    int32_t codes[8];
+    for (int i = 0; i < (kW4 ? 8 : 4); ++i)
+      codes[i] = static_cast<int8_t>(x[unit * (kW4 ? 8 : 4) + i]);
+    for (int n = 0; n < kTileCols; ++n) {
+      int32_t dot = 0;
+      for (int i = 0; i < 4; ++i) {
+        const int32_t code = w[n * 4 + i];
+        dot += kW4 ? codes[i] * (code & 15) + codes[i + 4] * (code >> 4) : codes[i] * code;
+      }
+      dots[n] += static_cast<uint32_t>(dot);
+    }
+  }
+}
+
+template <int kRows, bool kW4>
+void lane_quantized(const LaneArgs& args) {
+  const int64_t group_cols = args.num_units * (kW4 ? 8 : 4);
+  for (int r = 0; r < kRows; ++r) {
+    float* sums = args.tile + r * kTileCols;
+    for (int n = 0; n < kTileCols; ++n) sums[n] = 0.0F;
+    for (int64_t group = 0; group < args.num_groups; ++group) {
+      const uint8_t* header = args.w + group * args.group_bytes;
+      uint32_t dots[kTileCols];
+      group_dots<kW4>(args, header, args.x + r * args.x_row_bytes + group * group_cols,
+                      args.x_sums[r * args.x_groups + group], dots);
+      const float x_scale = args.x_scales[r * args.x_groups + group];
+      for (int n = 0; n < kTileCols; ++n)
+        sums[n] = std::fma(static_cast<float>(static_cast<int32_t>(dots[n])),
+                           x_scale * load<float>(header + n * 4), sums[n]);
+    }
+  }
+}
+
+void multiply_f32(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_f32<1>, lane_f32<2>, lane_f32<3>, lane_f32<4>};
+  multiply_panels(task, kKernels);
+}
+void multiply_bf16(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_bf16<1>, lane_bf16<2>, lane_bf16<3>,
+                                             lane_bf16<4>};
+  multiply_panels(task, kKernels);
+}
+void multiply_w8(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, false>, lane_quantized<2, false>,
+                                             lane_quantized<3, false>, lane_quantized<4, false>};
+  multiply_panels(task, kKernels);
+}
+void multiply_w4(const LinearTask& task) {
+  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, true>, lane_quantized<2, true>,
+                                             lane_quantized<3, true>, lane_quantized<4, true>};
+  multiply_panels(task, kKernels);
+}
+
+void convert_bf16(const ConvertTask& task) {
+  for (int64_t r = task.row_begin; r < task.row_end; ++r) {
+    const float* x = task.x + r * task.x_stride;
+    uint8_t* out = task.codes + r * task.num_cols * 2;
+    for (int64_t k = 0; k < task.num_cols; ++k) {
+      const uint16_t code = f32_to_bf16(x[k]);
+      std::memcpy(out + k * 2, &code, 2);
+    }
+  }
+}
+
+void convert_s8(const ConvertTask& task) {
+  const int64_t groups = task.num_cols / task.group_size;
+  for (int64_t r = task.row_begin; r < task.row_end; ++r) {
+    for (int64_t group = 0; group < groups; ++group) {
+      const float* x = task.x + r * task.x_stride + group * task.group_size;
+      uint8_t* out = task.codes + r * task.num_cols + group * task.group_size;
+      uint32_t max_bits = 0;
+      for (int64_t k = 0; k < task.group_size; ++k) {
+        uint32_t bits;
+        std::memcpy(&bits, x + k, 4);
+        bits &= 0x7fffffffU;
+        max_bits = bits > max_bits ? bits : max_bits;
+      }
+      float max;
+      std::memcpy(&max, &max_bits, 4);
+      float scale = max / 127.0F;
+      float inverse = 1.0F / scale;
+      if (scale < FLT_MIN) scale = inverse = 0.0F;
+      int32_t sum = 0;
+      for (int64_t k = 0; k < task.group_size; ++k) {
+        float scaled = x[k] * inverse;
+        scaled = scaled < 127.0F ? scaled : 127.0F;
+        scaled = scaled > -127.0F ? scaled : -127.0F;
+        // Adding 1.5 * 2^23 leaves no fraction bits: round half to even, without a library call.
+        const int32_t code = static_cast<int32_t>((scaled + 12582912.0F) - 12582912.0F);
+        out[k] = static_cast<uint8_t>(code);
+        sum += code;
+      }
+      task.scales[r * groups + group] = scale;
+      task.sums[r * groups + group] = sum;
+    }
+  }
+}
+
+constexpr LinearTier kTier = {multiply_f32, multiply_bf16, multiply_w8,
+                              multiply_w4,  convert_bf16,  convert_s8};
+
+}  // namespace
+
+const LinearTier* portable_linear_tier() { return &kTier; }
+
+}  // namespace phalanx::kernels::cpu

@@ -1,0 +1,71 @@
+// What linear.cpp hands to an instruction-set tier, and the tiers' entry points.
+// Called by linear.cpp; fulfilled by linear_portable.cpp, linear_avx2.cpp and linear_avx512.cpp.
+//
+// The tier files are compiled with flags that not every processor runs. So nothing here may compile
+// to code outside their anonymous namespaces: plain data only, no inline functions, no std types.
+#pragma once
+
+#include <cstdint>
+
+namespace phalanx::kernels::cpu {
+
+/// One thread's share of a product: panels [panel_begin, panel_end) of rows [row_begin, row_end).
+/// Offsets are those of PanelLayout; x rows are contiguous codes of the form the weights want.
+struct LinearTask {
+  const uint8_t* panels;
+  int64_t panel_bytes;
+  int64_t lane_bytes;
+  int64_t group_bytes;
+  int64_t header_bytes;
+  int64_t num_lanes;
+  int64_t groups_per_lane;
+  int64_t units_per_group;
+  bool has_zeros;       ///< else the zero is 128 (w8) or 8 (w4)
+  bool odd_lane;        ///< bf16: the last unit of a lane holds one code
+  int64_t num_outputs;  ///< N
+  const float* bias;    ///< [64 * panels] or null
+
+  const uint8_t* x;       ///< row 0
+  int64_t x_row_bytes;    ///< from one row to the next
+  int64_t x_lane_bytes;   ///< from one lane to the next
+  const float* x_scales;  ///< [R, groups]; quantized only
+  const int32_t* x_sums;  ///< [R, groups]; quantized only
+  int64_t x_groups;       ///< groups of a row
+
+  float* y;
+  int64_t y_stride;  ///< elements
+
+  int64_t panel_begin;
+  int64_t panel_end;
+  int64_t row_begin;
+  int64_t row_end;
+};
+
+/// One thread's share of a conversion of f32 rows.
+struct ConvertTask {
+  const float* x;
+  int64_t x_stride;  ///< elements
+  int64_t num_cols;
+  int64_t group_size;  ///< s8 only
+  uint8_t* codes;      ///< row 0; rows contiguous
+  float* scales;       ///< s8 only, [R, groups]
+  int32_t* sums;       ///< s8 only, [R, groups]
+  int64_t row_begin;
+  int64_t row_end;
+};
+
+struct LinearTier {
+  void (*multiply_f32)(const LinearTask& task);
+  void (*multiply_bf16)(const LinearTask& task);
+  void (*multiply_w8)(const LinearTask& task);
+  void (*multiply_w4)(const LinearTask& task);
+  void (*convert_bf16)(const ConvertTask& task);
+  void (*convert_s8)(const ConvertTask& task);
+};
+
+/// Null where the build has no such tier (another processor family).
+const LinearTier* portable_linear_tier();
+const LinearTier* avx2_linear_tier();
+const LinearTier* avx512_linear_tier();
+
+}  // namespace phalanx::kernels::cpu
