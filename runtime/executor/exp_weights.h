@@ -29,9 +29,10 @@ inline float exp_weight(float x) {
   y = y * r + 0.5F;
   y = y * r + 1.0F;
   y = y * r + 1.0F;
-  const int32_t exponent = std::bit_cast<int32_t>(rounded) - std::bit_cast<int32_t>(kRound);
-  const float scaled = std::bit_cast<float>(std::bit_cast<int32_t>(y) + exponent * (1 << 23));
-  return x >= kSmallest ? scaled : 0.0F;
+  // The integer in the low bits of `rounded`, shifted into y's exponent; the rest falls off.
+  const uint32_t exponent = std::bit_cast<uint32_t>(rounded) << 23;
+  const uint32_t keep = 0U - static_cast<uint32_t>(x >= kSmallest);
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(y) + exponent) & keep);
 }
 
 /// sum_i exp_weight((logits[i] - max) / temperature), in double, in an order that depends on the

@@ -3,6 +3,7 @@
 #include "runtime/executor/token_ranking.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <limits>
 
@@ -72,9 +73,25 @@ void TokenRanking::gather(float threshold) {
   }
 }
 
+// Radix sort of the upper halves in three stable passes. The lower halves, the ids, were gathered
+// in ascending order, so ties keep it. A comparison sort takes several times as long on a large
+// row.
+void TokenRanking::sort_all() {
+  constexpr int kDigitBits = 11;
+  constexpr size_t kDigits = size_t{1} << kDigitBits;
+  sorted_.resize(keys_.size());
+  for (int shift = 32; shift < 64; shift += kDigitBits) {
+    std::array<uint32_t, kDigits + 1> begin = {};
+    for (const uint64_t key : keys_) ++begin[((key >> shift) & (kDigits - 1)) + 1];
+    for (size_t digit = 0; digit < kDigits; ++digit) begin[digit + 1] += begin[digit];
+    for (const uint64_t key : keys_) sorted_[begin[(key >> shift) & (kDigits - 1)]++] = key;
+    keys_.swap(sorted_);
+  }
+}
+
 size_t TokenRanking::extend(size_t count) {
   if (complete_ || count <= keys_.size()) return keys_.size();
-  // With more blocks than this the bound leaves so many candidates that taking all costs no more.
+  // Beyond this the bound leaves so many candidates that sorting all costs no more.
   const bool use_bound = count <= block_max_.size() / 4;
   float threshold = kNone;
   if (use_bound) {
@@ -89,12 +106,8 @@ size_t TokenRanking::extend(size_t count) {
     return keys_.size();
   }
   gather(std::numeric_limits<float>::lowest());
-  complete_ = count >= keys_.size();
-  if (!complete_) {
-    std::nth_element(keys_.begin(), keys_.begin() + static_cast<int64_t>(count), keys_.end());
-    keys_.resize(count);
-  }
-  std::sort(keys_.begin(), keys_.end());
+  sort_all();
+  complete_ = true;
   return keys_.size();
 }
 

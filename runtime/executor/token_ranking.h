@@ -35,12 +35,14 @@ class TokenRanking {
 
  private:
   void gather(float threshold);
+  void sort_all();
 
   std::span<const float> logits_;
   float max_ = 0.0F;
   std::vector<float> block_max_;     // of each kBlock logits
   std::vector<float> threshold_of_;  // scratch of extend()
-  std::vector<uint64_t> keys_;  // ascending: descending logit in the upper half, id in the lower
+  std::vector<uint64_t> keys_;    // ascending: descending logit in the upper half, id in the lower
+  std::vector<uint64_t> sorted_;  // scratch of sort_all()
   bool complete_ = false;
 };
 
