@@ -1,0 +1,43 @@
+// Rules of the engine manifest that its writer and its reader share: names of files and tensors,
+// the hash, what a valid manifest is. Called by engine_builder and engine_file.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/dtype.h"
+#include "runtime/base/result.h"
+#include "runtime/model/engine.pb.h"
+
+namespace phalanx::model {
+
+inline constexpr int32_t kManifestVersion = 1;
+inline constexpr const char* kManifestFile = "engine.textproto";
+
+/// One safetensors tensor of a weight (engine.proto, Weight).
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  int64_t num_bytes() const;
+};
+
+/// The tensors that hold `weight`: codes, then scales and zeros where it has them. Scales are bf16,
+/// as the builder writes them; a reader also takes f32 and f16.
+std::vector<StoredTensor> stored_tensors(const engine::Weight& weight);
+
+/// Checks fields and the ranges that later arithmetic relies on, then the graph. Errors:
+/// kUnsupported (format_version), kInvalidArgument naming field, value and what is allowed.
+Status verify_manifest(const engine::EngineManifest& manifest);
+
+/// engine_hash: over the manifest without it, and each weight file's header (length field
+/// included) and length, in the manifest's order.
+std::string compute_engine_hash(const engine::EngineManifest& manifest,
+                                const std::vector<std::span<const std::byte>>& file_headers);
+
+/// WeightFile.content_hash of a whole file's bytes.
+std::string weight_file_hash(std::span<const std::byte> bytes);
+
+}  // namespace phalanx::model
