@@ -2,10 +2,10 @@
 // Called by the tokenizer's normalizers, pre-tokenizers and added tokens.
 #include "runtime/server/tokenizer_unicode.h"
 
-#include <utf8proc.h>
-
 #include <algorithm>
 #include <vector>
+
+#include <utf8proc.h>
 
 #include "runtime/base/check.h"
 #include "runtime/server/utf8.h"
@@ -52,8 +52,8 @@ void reorder_marks(std::vector<utf8proc_int32_t>& code_points) {
 
 bool is_white_space(char32_t c) {
   return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-         c == 0x205F || c == 0x3000;
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
 }
 
 bool is_numeric(char32_t c) {
