@@ -17,8 +17,11 @@ constexpr int kMaxRows = 4;
 constexpr int strip_vectors(int rows) { return rows == 1 ? 8 : (rows == 2 ? 4 : 2); }
 
 inline void prefetch_unit(const LaneArgs& args, const uint8_t* w) {
-  const uint8_t* line = w + args.prefetch_bytes;
-  for (int i = 0; i < args.num_prefetch_lines; ++i) __builtin_prefetch(line + i * kLineBytes, 0, 2);
+  const uint8_t* lines = w + args.prefetch_bytes;
+  __builtin_prefetch(lines, 0, 2);
+  __builtin_prefetch(lines + kLineBytes, 0, 2);
+  __builtin_prefetch(lines + 2 * kLineBytes, 0, 2);
+  __builtin_prefetch(lines + 3 * kLineBytes, 0, 2);
 }
 
 inline __m256i load_codes(const uint8_t* from) {
@@ -215,23 +218,29 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
+/// Too few registers to gain from a second kind of micro-kernel.
+constexpr LaneKernels both(LaneKernel kernel) { return {kernel, kernel}; }
+
 void multiply_f32(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_f32<1>, lane_f32<2>, lane_f32<3>, lane_f32<4>};
+  constexpr LaneKernels kKernels[kMaxRows] = {both(lane_f32<1>), both(lane_f32<2>),
+                                              both(lane_f32<3>), both(lane_f32<4>)};
   multiply_panels(task, kKernels);
 }
 void multiply_bf16(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_bf16<1>, lane_bf16<2>, lane_bf16<3>,
-                                             lane_bf16<4>};
+  constexpr LaneKernels kKernels[kMaxRows] = {both(lane_bf16<1>), both(lane_bf16<2>),
+                                              both(lane_bf16<3>), both(lane_bf16<4>)};
   multiply_panels(task, kKernels);
 }
 void multiply_w8(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, false>, lane_quantized<2, false>,
-                                             lane_quantized<3, false>, lane_quantized<4, false>};
+  constexpr LaneKernels kKernels[kMaxRows] = {
+      both(lane_quantized<1, false>), both(lane_quantized<2, false>),
+      both(lane_quantized<3, false>), both(lane_quantized<4, false>)};
   multiply_panels(task, kKernels);
 }
 void multiply_w4(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, true>, lane_quantized<2, true>,
-                                             lane_quantized<3, true>, lane_quantized<4, true>};
+  constexpr LaneKernels kKernels[kMaxRows] = {
+      both(lane_quantized<1, true>), both(lane_quantized<2, true>), both(lane_quantized<3, true>),
+      both(lane_quantized<4, true>)};
   multiply_panels(task, kKernels);
 }
 

@@ -13,12 +13,17 @@ namespace {
 constexpr int kMaxRows = 6;
 constexpr int kVectors = 4;  // of 16 outputs, across a panel
 
-inline void prefetch_unit(const LaneArgs& args, const uint8_t* w) {
-  const uint8_t* line = w + args.prefetch_bytes;
-  for (int i = 0; i < args.num_prefetch_lines; ++i) __builtin_prefetch(line + i * kLineBytes, 0, 2);
+template <bool kStream>
+inline void prefetch_unit(const uint8_t* lines) {
+  __builtin_prefetch(lines, 0, 2);
+  if constexpr (kStream) {
+    __builtin_prefetch(lines + kLineBytes, 0, 2);
+    __builtin_prefetch(lines + 2 * kLineBytes, 0, 2);
+    __builtin_prefetch(lines + 3 * kLineBytes, 0, 2);
+  }
 }
 
-template <int kRows>
+template <int kRows, bool kStream>
 void lane_f32(const LaneArgs& args) {
   __m512 sums[kRows][kVectors];
   for (auto& row : sums)
@@ -26,7 +31,7 @@ void lane_f32(const LaneArgs& args) {
   const uint8_t* w = args.w;
   const uint8_t* x = args.x;
   for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 4) {
-    prefetch_unit(args, w);
+    prefetch_unit<kStream>(w + args.prefetch_bytes);
     __m512 weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_ps(w + v * kLineBytes);
@@ -47,7 +52,7 @@ void lane_f32(const LaneArgs& args) {
 
 inline __m512bh as_bf16(__m512i bits) { return (__m512bh)bits; }
 
-template <int kRows>
+template <int kRows, bool kStream>
 void lane_bf16(const LaneArgs& args) {
   __m512 sums[kRows][kVectors];
   for (auto& row : sums)
@@ -56,7 +61,7 @@ void lane_bf16(const LaneArgs& args) {
   const uint8_t* x = args.x;
   const int64_t num_pairs = args.num_units - (args.odd_lane ? 1 : 0);
   for (int64_t unit = 0; unit < num_pairs; ++unit, w += kUnitRowBytes, x += 4) {
-    prefetch_unit(args, w);
+    prefetch_unit<kStream>(w + args.prefetch_bytes);
     __m512i weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(w + v * kLineBytes);
@@ -85,6 +90,16 @@ void lane_bf16(const LaneArgs& args) {
       _mm512_store_ps(args.tile + r * kTileCols + v * 16, sums[r][v]);
 }
 
+/// Gives each accumulator a register of its own at this point.
+template <int kRows>
+inline void pin(__m512i (&dots)[kRows][kVectors]) {
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) asm("" : "+v"(dots[r][v]));
+  }
+}
+
 /// -zero * sum_x of a group, where the integer sums start.
 template <int kRows, bool kW4>
 inline void start_group(const LaneArgs& args, const uint8_t* header, int64_t group,
@@ -105,11 +120,11 @@ inline void start_group(const LaneArgs& args, const uint8_t* header, int64_t gro
   }
 }
 
-template <int kRows>
+template <int kRows, bool kStream>
 inline void w8_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
                      __m512i (&dots)[kRows][kVectors]) {
   for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 4) {
-    prefetch_unit(args, w);
+    prefetch_unit<kStream>(w + args.prefetch_bytes);
     __m512i weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(w + v * kLineBytes);
@@ -125,12 +140,12 @@ inline void w8_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
   }
 }
 
-template <int kRows>
+template <int kRows, bool kStream>
 inline void w4_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
                      __m512i (&dots)[kRows][kVectors]) {
   const __m512i mask = _mm512_set1_epi8(15);
   for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 8) {
-    prefetch_unit(args, w);
+    prefetch_unit<kStream>(w + args.prefetch_bytes);
     __m512i weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v)
@@ -160,7 +175,7 @@ inline void w4_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
   }
 }
 
-template <int kRows, bool kW4>
+template <int kRows, bool kW4, bool kStream>
 void lane_quantized(const LaneArgs& args) {
   float* tile = args.tile;
   for (int i = 0; i < kRows * kTileCols; i += 16) _mm512_store_ps(tile + i, _mm512_setzero_ps());
@@ -170,10 +185,12 @@ void lane_quantized(const LaneArgs& args) {
   for (int64_t group = 0; group < args.num_groups; ++group) {
     __m512i dots[kRows][kVectors];
     start_group<kRows, kW4>(args, header, group, dots);
+    pin(dots);
     if constexpr (kW4)
-      w4_units<kRows>(args, header + args.header_bytes, x, dots);
+      w4_units<kRows, kStream>(args, header + args.header_bytes, x, dots);
     else
-      w8_units<kRows>(args, header + args.header_bytes, x, dots);
+      w8_units<kRows, kStream>(args, header + args.header_bytes, x, dots);
+    pin(dots);
     const float* x_scales = args.x_scales + group;
     for (int r = 0; r < kRows; ++r) {
       const __m512 x_scale = _mm512_set1_ps(x_scales[r * args.x_groups]);
@@ -184,31 +201,36 @@ void lane_quantized(const LaneArgs& args) {
             sum, _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][v]), scale, _mm512_load_ps(sum)));
       }
     }
+    // Keeps the compiler from caching the tile in registers it does not have.
+    asm volatile("" ::: "memory");
     header += args.group_bytes;
     x += group_cols;
   }
 }
 
+template <int kRows>
+constexpr LaneKernels kF32Kernels = {lane_f32<kRows, true>, lane_f32<kRows, false>};
+template <int kRows>
+constexpr LaneKernels kBf16Kernels = {lane_bf16<kRows, true>, lane_bf16<kRows, false>};
+template <int kRows, bool kW4>
+constexpr LaneKernels kQuantizedKernels = {lane_quantized<kRows, kW4, true>,
+                                           lane_quantized<kRows, kW4, false>};
+
 void multiply_f32(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_f32<1>, lane_f32<2>, lane_f32<3>,
-                                             lane_f32<4>, lane_f32<5>, lane_f32<6>};
+  constexpr LaneKernels kKernels[kMaxRows] = {kF32Kernels<1>, kF32Kernels<2>, kF32Kernels<3>,
+                                              kF32Kernels<4>, kF32Kernels<5>, kF32Kernels<6>};
   multiply_panels(task, kKernels);
 }
 void multiply_bf16(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_bf16<1>, lane_bf16<2>, lane_bf16<3>,
-                                             lane_bf16<4>, lane_bf16<5>, lane_bf16<6>};
+  constexpr LaneKernels kKernels[kMaxRows] = {kBf16Kernels<1>, kBf16Kernels<2>, kBf16Kernels<3>,
+                                              kBf16Kernels<4>, kBf16Kernels<5>, kBf16Kernels<6>};
   multiply_panels(task, kKernels);
 }
-void multiply_w8(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, false>, lane_quantized<2, false>,
-                                             lane_quantized<3, false>, lane_quantized<4, false>,
-                                             lane_quantized<5, false>, lane_quantized<6, false>};
-  multiply_panels(task, kKernels);
-}
-void multiply_w4(const LinearTask& task) {
-  constexpr LaneKernel kKernels[kMaxRows] = {lane_quantized<1, true>, lane_quantized<2, true>,
-                                             lane_quantized<3, true>, lane_quantized<4, true>,
-                                             lane_quantized<5, true>, lane_quantized<6, true>};
+template <bool kW4>
+void multiply_quantized(const LinearTask& task) {
+  constexpr LaneKernels kKernels[kMaxRows] = {kQuantizedKernels<1, kW4>, kQuantizedKernels<2, kW4>,
+                                              kQuantizedKernels<3, kW4>, kQuantizedKernels<4, kW4>,
+                                              kQuantizedKernels<5, kW4>, kQuantizedKernels<6, kW4>};
   multiply_panels(task, kKernels);
 }
 
@@ -278,8 +300,9 @@ void convert_s8(const ConvertTask& task) {
                     task.scales + r * groups + group, task.sums + r * groups + group);
 }
 
-constexpr LinearTier kTier = {multiply_f32, multiply_bf16, multiply_w8,
-                              multiply_w4,  convert_bf16,  convert_s8};
+constexpr LinearTier kTier = {
+    multiply_f32, multiply_bf16, multiply_quantized<false>, multiply_quantized<true>,
+    convert_bf16, convert_s8};
 
 }  // namespace
 

@@ -31,15 +31,20 @@ struct LaneArgs {
   const float* x_scales;  ///< the tile's first row, at the lane's first group
   const int32_t* x_sums;
   int64_t x_groups;
-  /// While reading weights at p, fetch p + prefetch_bytes: num_prefetch_lines of each unit's four.
-  int64_t prefetch_bytes;
-  int num_prefetch_lines;
-  float* tile;  ///< [rows][64], 64-byte aligned; written
+  int64_t prefetch_bytes;  ///< while reading weights at p, fetch what lies at p + prefetch_bytes
+  float* tile;             ///< [rows][64], 64-byte aligned; written
 };
 
 using LaneKernel = void (*)(const LaneArgs& args);
 
-/// How far ahead of its own reads a lone tile fetches. Less than a page of latency at full speed.
+/// The micro-kernels of one number of rows. `stream` fetches all four lines of each unit ahead,
+/// `trickle` one.
+struct LaneKernels {
+  LaneKernel stream;
+  LaneKernel trickle;
+};
+
+/// How far ahead of its own reads a lone tile fetches: memory latency at full speed.
 constexpr int64_t kStreamAheadBytes = 4096;
 
 inline void add_tile(float* sum, const float* addend, int rows) {
@@ -91,9 +96,26 @@ void multiply_tile(const LinearTask& task, LaneKernel kernel, LaneArgs args, int
   store_tile(task, tiles[0], panel, row, rows);
 }
 
-/// kernels[rows - 1] is the micro-kernel of `rows` rows.
+/// Weights come from memory once, while a panel's first tiles are computed, and from the cache for
+/// the others. With one tile a panel, a tile fetches its own weights a little ahead; with more, the
+/// first ones fetch the next panel.
+inline bool plan_prefetch(const LinearTask& task, int64_t panel, int64_t tile, int64_t num_tiles,
+                          LaneArgs& args) {
+  args.prefetch_bytes = num_tiles == 1 ? kStreamAheadBytes : 0;
+  if (num_tiles == 1) return true;
+  if (panel + 1 == task.panel_end) return false;
+  if (num_tiles < 4) {
+    if (tile > 0) return false;
+    args.prefetch_bytes = task.panel_bytes;
+    return true;
+  }
+  if (tile < 4) args.prefetch_bytes = task.panel_bytes + tile * kLineBytes;
+  return false;
+}
+
+/// kernels[rows - 1] are the micro-kernels of `rows` rows.
 template <int kMaxRows>
-void multiply_panels(const LinearTask& task, const LaneKernel (&kernels)[kMaxRows]) {
+void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRows]) {
   const int64_t num_rows = task.row_end - task.row_begin;
   const int64_t num_tiles = (num_rows + kMaxRows - 1) / kMaxRows;
   LaneArgs args{};
@@ -110,9 +132,10 @@ void multiply_panels(const LinearTask& task, const LaneKernel (&kernels)[kMaxRow
       const int64_t begin = task.row_begin + num_rows * tile / num_tiles;
       const int64_t end = task.row_begin + num_rows * (tile + 1) / num_tiles;
       const int rows = static_cast<int>(end - begin);
-      args.prefetch_bytes = kStreamAheadBytes;
-      args.num_prefetch_lines = 4;
-      multiply_tile<kMaxRows>(task, kernels[rows - 1], args, panel, begin, rows);
+      const bool stream = plan_prefetch(task, panel, tile, num_tiles, args);
+      const LaneKernels& of_rows = kernels[rows - 1];
+      multiply_tile<kMaxRows>(task, stream ? of_rows.stream : of_rows.trickle, args, panel, begin,
+                              rows);
     }
   }
 }
