@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "runtime/base/result.h"
@@ -76,6 +77,10 @@ class Scheduler {
   /// step". With pp_size > 1 step n serves micro-batch n % pp_size; when that micro-batch has no
   /// work but another has, an empty plan keeps the rotation.
   std::optional<StepPlan> plan();
+
+  /// Wire form of the latest plan, as it was hashed, so that the leader need not encode it again.
+  /// Valid until the next plan() or make_stop_plan().
+  const std::string& encoded_plan() const;
 
   /// Results of planned steps, in order. Returns tokens and ends, in the step's order. Tokens of
   /// requests that were cancelled, finished or preempted past that point are dropped (a preempted
