@@ -13,10 +13,11 @@
 namespace phalanx::parallel {
 
 /// A group of ranks that compute together. Every member calls the same verbs in the same order
-/// (send and recv pair up). One thread per communicator. A wait that outlasts the group's deadline,
-/// or whose peer is gone, throws DeviceError naming operation, peer rank and its host. A waiting
-/// rank spins only while ranks do not outnumber cores, and then sleeps (futex, or poll with short
-/// sleeps over MPI).
+/// (send and recv pair up; between two ranks, what was sent before a gather, broadcast or
+/// all-reduce is also received before it). One thread per communicator. A wait that outlasts the
+/// group's deadline, or whose peer is gone, throws DeviceError naming operation, peer rank and its
+/// host. A waiting rank spins only while ranks do not outnumber cores, and then sleeps (futex, or
+/// poll with short sleeps over MPI).
 class Communicator {
  public:
   virtual ~Communicator() = default;

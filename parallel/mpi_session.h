@@ -1,6 +1,7 @@
 // Owns MPI in this process: init, finalize, who is where, and the communicators made over it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,12 +12,19 @@
 
 namespace phalanx::parallel {
 
+struct MpiSessionOptions {
+  /// For tests: gives each rank a made-up host, so that one machine behaves like several.
+  std::function<std::string(int rank)> host_of_rank;
+};
+
 /// MPI from construction to destruction; make one in main, first. Main thread only, except abort().
 /// Works without mpirun too (a world of one). Errors: DeviceError when MPI refuses.
 class MpiSession {
  public:
   /// Initializes MPI with MPI_THREAD_MULTIPLE and errors returned as codes.
-  MpiSession(int* argc, char*** argv);
+  MpiSession(int* argc, char*** argv, const MpiSessionOptions& options = {});
+  /// Finalizes MPI; but while an exception unwinds it leaves MPI alone, since the other ranks will
+  /// not come to MPI_Finalize: the process ends with its error status, and with it the job.
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
@@ -28,6 +36,9 @@ class MpiSession {
   /// Ranks on this host, and this rank's place among them.
   int local_size() const;
   int local_rank() const;
+  /// memory_domains()[r] is the lowest rank whose shared memory rank r can map (tried at start, so
+  /// containers that share a host name but not their processes are told apart).
+  const std::vector<int>& memory_domains() const;
 
   /// Collective over `ranks` (ascending global ranks, this one among them): a communicator for the
   /// group. Members on one host talk through shared memory, others through MPI. Every rank of the

@@ -1,0 +1,326 @@
+// Tests the Communicator of a group, made by MpiSession, under mpirun: bits, order, errors.
+#include "parallel/group_communicator.h"
+
+#include <bit>
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <set>
+#include <thread>
+
+#include <dirent.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "runtime/base/check.h"
+#include "tests/parallel/mpi_test_main.h"
+#include "tests/parallel/tree_model.h"
+
+namespace phalanx::parallel {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using namespace std::chrono_literals;
+
+std::vector<int> world_ranks() {
+  std::vector<int> ranks(static_cast<size_t>(test_session().world_size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+/// Both ways to talk, with small slots (everything goes in parts) and with the default ones.
+struct Setting {
+  bool force_mpi;
+  size_t max_message_bytes;
+};
+
+class GroupCommunicatorTest : public testing::TestWithParam<Setting> {
+ protected:
+  void SetUp() override {
+    options_.deadline = 20s;
+    options_.spin =
+        test_session().local_size() <= static_cast<int>(std::thread::hardware_concurrency());
+    options_.force_mpi = GetParam().force_mpi;
+    options_.max_message_bytes = GetParam().max_message_bytes;
+    group_ = test_session().make_communicator(world_ranks(), options_, nullptr);
+  }
+  bool is_power_of_two() const {
+    return std::has_single_bit(static_cast<unsigned>(group_->size()));
+  }
+
+  CommunicatorOptions options_;
+  std::unique_ptr<Communicator> group_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Transports, GroupCommunicatorTest,
+                         testing::Values(Setting{false, 64U << 20}, Setting{false, 1000},
+                                         Setting{true, 64U << 20}),
+                         [](const auto& setting) {
+                           return std::string(setting.param.force_mpi ? "Mpi" : "Chosen") +
+                                  std::to_string(setting.param.max_message_bytes);
+                         });
+
+TEST_P(GroupCommunicatorTest, KnowsItsPlaceAndTransport) {
+  const MpiSession& session = test_session();
+  EXPECT_EQ(group_->rank(), session.rank());
+  EXPECT_EQ(group_->size(), session.world_size());
+  const std::set<std::string> hosts(session.hosts().begin(), session.hosts().end());
+  std::string expected = "shm";
+  if (options_.force_mpi || hosts.size() == session.hosts().size()) {
+    expected = "mpi";
+  } else if (hosts.size() > 1) {
+    expected = "shm+mpi";
+  }
+  EXPECT_EQ(group_->transport(), expected);
+}
+
+TEST_P(GroupCommunicatorTest, AllReduceHasTheBitsOfTheTree) {
+  if (!is_power_of_two()) {
+    std::vector<float> data(4);
+    EXPECT_THROW(group_->all_reduce_sum(data), InternalError);
+    return;
+  }
+  const size_t longest = options_.max_message_bytes < 10'000 ? 20'000 : 1'000'000;
+  for (size_t count :
+       {0,   1,   2,    3,    15,   16,   17,   31,     32,      33,      255,     511,
+        512, 513, 1023, 1024, 1025, 4096, 8191, 16'385, 131'072, 131'073, 262'145, 1'000'000}) {
+    if (count > longest) continue;
+    auto data = scattered_values(count, group_->rank(), count);
+    group_->all_reduce_sum(data);
+    ASSERT_EQ(data, tree_values(count, group_->size(), count)) << count << " floats";
+  }
+}
+
+TEST_P(GroupCommunicatorTest, ManySmallAllReducesDoNotMix) {
+  if (!is_power_of_two()) return;
+  std::mt19937 random(42);  // the same on every rank
+  for (uint64_t call = 0; call < 300; ++call) {
+    const size_t count = 1 + random() % 3000;
+    const int sleeper = static_cast<int>(random() % static_cast<unsigned>(group_->size()));
+    if (call % 50 == 0 && sleeper == group_->rank()) std::this_thread::sleep_for(3ms);
+    auto data = scattered_values(call, group_->rank(), count);
+    group_->all_reduce_sum(data);
+    ASSERT_EQ(data, tree_values(call, group_->size(), count)) << "call " << call;
+  }
+}
+
+std::vector<std::byte> pattern(uint64_t seed, size_t size) {
+  std::mt19937_64 random(seed);
+  std::vector<std::byte> bytes(size);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random());
+  return bytes;
+}
+
+/// Mostly small, sometimes far more than a ring holds.
+size_t random_size(std::mt19937& random) {
+  return random() % 8 == 0 ? random() % 400'000 : random() % 600;
+}
+
+TEST_P(GroupCommunicatorTest, GatherKeepsRankOrder) {
+  std::mt19937 random(7);
+  for (uint64_t call = 0; call < 30; ++call) {
+    const int root = static_cast<int>(random() % static_cast<unsigned>(group_->size()));
+    std::vector<size_t> part_bytes;
+    std::vector<std::byte> expected;
+    for (int rank = 0; rank < group_->size(); ++rank) {
+      part_bytes.push_back(random() % 5 == 0 ? 0 : random_size(random));
+      const auto part = pattern(call * 100 + static_cast<uint64_t>(rank), part_bytes.back());
+      expected.insert(expected.end(), part.begin(), part.end());
+    }
+    const auto own = pattern(call * 100 + static_cast<uint64_t>(group_->rank()),
+                             part_bytes[static_cast<size_t>(group_->rank())]);
+    const bool is_root = root == group_->rank();
+    std::vector<std::byte> out(is_root ? expected.size() : 0);
+    group_->gather(own, part_bytes, out, root);
+    if (!is_root) continue;
+    ASSERT_EQ(out, expected) << "call " << call;
+  }
+}
+
+TEST_P(GroupCommunicatorTest, BroadcastReachesEveryone) {
+  std::mt19937 random(8);
+  for (uint64_t call = 0; call < 30; ++call) {
+    const int root = static_cast<int>(random() % static_cast<unsigned>(group_->size()));
+    const auto expected = pattern(call, random_size(random));
+    std::vector<std::byte> data = expected;
+    if (group_->rank() != root) std::fill(data.begin(), data.end(), std::byte{0});
+    group_->broadcast(data, root);
+    ASSERT_EQ(data, expected) << "call " << call;
+  }
+}
+
+TEST_P(GroupCommunicatorTest, RandomPairsTalkInOrder) {
+  std::mt19937 random(9);
+  for (uint64_t call = 0; call < 200; ++call) {
+    const int from = static_cast<int>(random() % static_cast<unsigned>(group_->size()));
+    const int to = static_cast<int>(random() % static_cast<unsigned>(group_->size()));
+    const size_t size = random_size(random);
+    if (from == to) continue;
+    if (group_->rank() == from) group_->send(pattern(call, size), to);
+    if (group_->rank() == to) {
+      std::vector<std::byte> received(size);
+      group_->recv(received, from);
+      ASSERT_EQ(received, pattern(call, size)) << "call " << call;
+    }
+  }
+}
+
+TEST_P(GroupCommunicatorTest, CanRecvTellsWhetherAMessageIsThere) {
+  std::byte token{5};
+  const auto span = std::span(&token, 1);
+  if (group_->rank() == 1) {
+    EXPECT_FALSE(group_->can_recv(0));
+    group_->barrier();
+    const auto end = std::chrono::steady_clock::now() + 10s;
+    while (!group_->can_recv(0) && std::chrono::steady_clock::now() < end)
+      std::this_thread::sleep_for(1ms);
+    EXPECT_TRUE(group_->can_recv(0));
+    group_->recv(span, 0);
+    EXPECT_FALSE(group_->can_recv(0));
+  } else {
+    group_->barrier();
+    if (group_->rank() == 0) group_->send(span, 1);
+  }
+}
+
+TEST_P(GroupCommunicatorTest, NobodyPassesABarrierEarly) {
+  for (int call = 0; call < 20; ++call) {
+    // The last to come says so to rank 0 before it comes; then everyone's message is there.
+    if (group_->rank() == group_->size() - 1) std::this_thread::sleep_for(2ms);
+    const std::byte token{static_cast<unsigned char>(call)};
+    if (group_->rank() != 0) group_->send(std::span(&token, 1), 0);
+    group_->barrier();
+    if (group_->rank() != 0) continue;
+    for (int peer = 1; peer < group_->size(); ++peer) {
+      if (group_->transport() == "shm") {
+        EXPECT_TRUE(group_->can_recv(peer)) << "rank " << peer << " had not come";
+      }
+      std::byte received{};
+      group_->recv(std::span(&received, 1), peer);
+      ASSERT_EQ(received, token);
+    }
+  }
+}
+
+TEST_P(GroupCommunicatorTest, ADeadlineNamesOperationPeerAndHost) {
+  options_.deadline = 100ms;
+  const auto impatient = test_session().make_communicator(world_ranks(), options_, nullptr);
+  if (impatient->rank() == 0) {
+    std::byte token{};
+    try {
+      impatient->recv(std::span(&token, 1), 1);
+      ADD_FAILURE() << "recv returned";
+    } catch (const DeviceError& error) {
+      EXPECT_THAT(error.what(),
+                  AllOf(HasSubstr("recv: waiting for rank 1 on " + test_session().hosts()[1]),
+                        HasSubstr("deadline of 0.1 s")));
+    }
+  }
+  group_->barrier();
+}
+
+TEST_P(GroupCommunicatorTest, AnAbortEndsEveryKindOfWait) {
+  AbortFlag abort{false};
+  const auto doomed = test_session().make_communicator(world_ranks(), options_, &abort);
+  group_->barrier();
+  const auto start = std::chrono::steady_clock::now();
+  std::thread killer([&] {
+    std::this_thread::sleep_for(30ms);
+    abort = true;
+  });
+  std::vector<float> data(5000);
+  std::byte token{};
+  const int last = doomed->size() - 1;
+  if (doomed->rank() == last) {
+    // Does not take part: the others wait for it in vain.
+  } else if (doomed->rank() % 2 == 0 && is_power_of_two()) {
+    EXPECT_THROW(doomed->all_reduce_sum(data), DeviceError);
+  } else {
+    EXPECT_THROW(doomed->recv(std::span(&token, 1), last), DeviceError);
+  }
+  killer.join();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);
+  group_->barrier();
+}
+
+TEST(MpiSession, GroupsOfNeighboursAndOfStagesWorkSideBySide) {
+  const MpiSession& session = test_session();
+  if (session.world_size() % 2 != 0) return;
+  const int rank = session.rank();
+  const int half = session.world_size() / 2;
+  std::vector<int> own_pair = {rank / 2 * 2, rank / 2 * 2 + 1};
+  std::vector<int> across = {rank % half, rank % half + half};
+  CommunicatorOptions options;
+  options.deadline = 20s;
+  options.spin = false;
+  const auto pair = test_session().make_communicator(own_pair, options, nullptr);
+  const auto stages = test_session().make_communicator(across, options, nullptr);
+  for (int call = 0; call < 20; ++call) {
+    std::vector<float> data = {static_cast<float>(rank), 1};
+    pair->all_reduce_sum(data);
+    EXPECT_EQ(data[0], static_cast<float>(own_pair[0] + own_pair[1]));
+    data = {static_cast<float>(rank), 1};
+    stages->all_reduce_sum(data);
+    EXPECT_EQ(data[0], static_cast<float>(across[0] + across[1]));
+    EXPECT_EQ(data[1], 2.0F);
+  }
+}
+
+TEST(MpiSession, KnowsHostsAndStartUpExchanges) {
+  MpiSession& session = test_session();
+  ASSERT_EQ(session.hosts().size(), static_cast<size_t>(session.world_size()));
+  int num_local = 0;
+  int place = -1;
+  for (int rank = 0; rank < session.world_size(); ++rank) {
+    if (session.hosts()[static_cast<size_t>(rank)] !=
+        session.hosts()[static_cast<size_t>(session.rank())])
+      continue;
+    if (rank == session.rank()) place = num_local;
+    ++num_local;
+  }
+  EXPECT_EQ(session.local_size(), num_local);
+  EXPECT_EQ(session.local_rank(), place);
+  const std::string own(static_cast<size_t>(session.rank() * 100), 'x');
+  const auto texts = session.all_gather(own);
+  for (size_t rank = 0; rank < texts.size(); ++rank) EXPECT_EQ(texts[rank].size(), rank * 100);
+  const int last = session.world_size() - 1;
+  EXPECT_EQ(session.broadcast(session.rank() == last ? "hello" : "", last), "hello");
+  EXPECT_EQ(session.all_reduce_min(5 - session.rank()), 5 - last);
+}
+
+TEST(MpiSession, RefusesGroupsThatAreNotOne) {
+  const std::vector<int> without_self = {(test_session().rank() + 1) % test_session().world_size()};
+  EXPECT_THROW(test_session().make_communicator(without_self, {}, nullptr), InternalError);
+  const std::vector<int> twice = {test_session().rank(), test_session().rank()};
+  EXPECT_THROW(test_session().make_communicator(twice, {}, nullptr), InternalError);
+}
+
+TEST(MpiSession, NothingOfOursIsInDevShm) {
+  const auto group = test_session().make_communicator(world_ranks(), {}, nullptr);
+  group->barrier();
+  DIR* folder = opendir("/dev/shm");
+  ASSERT_NE(folder, nullptr);
+  while (const dirent* entry = readdir(folder))
+    EXPECT_EQ(std::string(entry->d_name).find("phalanx"), std::string::npos) << entry->d_name;
+  closedir(folder);
+}
+
+TEST(GroupLayout, FindsTheLargestAlignedBlocks) {
+  const auto block_size = [](const std::string& domains) {
+    std::vector<GroupMember> members;
+    for (char domain : domains) members.push_back({0, "", domain});
+    return group_layout(members).block_size;
+  };
+  EXPECT_EQ(block_size("aaaa"), 4);
+  EXPECT_EQ(block_size("aabb"), 2);
+  EXPECT_EQ(block_size("abab"), 1);
+  EXPECT_EQ(block_size("abba"), 1);
+  EXPECT_EQ(block_size("aaab"), 1);
+  EXPECT_EQ(block_size("aaaabbbb"), 4);
+  EXPECT_EQ(block_size("aabbaabb"), 2);
+  EXPECT_EQ(block_size("aaa"), 1);
+}
+
+}  // namespace
+}  // namespace phalanx::parallel
