@@ -1,6 +1,7 @@
 // The worker half of the two loops; the other is leader::run.
 #include "runtime/executor/rank_worker.h"
 
+#include <algorithm>
 #include <bit>
 #include <chrono>
 #include <cstring>
@@ -13,6 +14,11 @@ namespace {
 
 using parallel::Progress;
 using std::chrono::milliseconds;
+
+/// Results travel against the stream of activations. If both ends of a pair could block in send,
+/// the pipeline would lock up: so results go in parts that every transport takes without a waiting
+/// receiver (MPI's eager messages; the shared-memory ring has room for all steps in flight).
+constexpr size_t kResultPartBytes = 32U << 10;
 
 /// A step's result between ranks: fixed-width, host byte order (ranks share an architecture).
 struct WireToken {
@@ -183,7 +189,11 @@ void RankWorker::hand_on(StepResult result) {
   const std::vector<std::byte> payload = encode_result(result);
   const uint64_t header[2] = {result.step, payload.size()};
   parts_.groups.pipeline->send(std::as_bytes(std::span(header)), 0);
-  if (!payload.empty()) parts_.groups.pipeline->send(payload, 0);
+  for (std::span<const std::byte> rest = payload; !rest.empty();) {
+    const auto part = rest.first(std::min(rest.size(), kResultPartBytes));
+    parts_.groups.pipeline->send(part, 0);
+    rest = rest.subspan(part.size());
+  }
 }
 
 void RankWorker::receive_result() {
@@ -195,7 +205,11 @@ void RankWorker::receive_result() {
   constexpr uint64_t kMaxPayloadBytes = 64U << 20;
   PHALANX_CHECK_LE(header[1], kMaxPayloadBytes, "bytes of a result message");
   std::vector<std::byte> payload(header[1]);
-  if (!payload.empty()) parts_.groups.pipeline->recv(payload, sampler);
+  for (std::span<std::byte> rest = payload; !rest.empty();) {
+    const auto part = rest.first(std::min(rest.size(), kResultPartBytes));
+    parts_.groups.pipeline->recv(part, sampler);
+    rest = rest.subspan(part.size());
+  }
   parts_.progress->set_state(Progress::State::kBusy);
   PHALANX_CHECK(awaits_results(), "a result that no step awaits");
   PHALANX_CHECK_EQ(header[0], awaited_steps_.front(), "step of a result");

@@ -47,6 +47,9 @@ class Leader : public GenerationService {
   /// The loop. Returns after the stop plan was published. Throws what publishing throws.
   void run();
 
+  /// The scheduler's numbers; only when run() has returned.
+  SchedulerStats stats() const { return scheduler_.stats(); }
+
   /// Called on the leader's thread with every plan, before it is published (the step log).
   void set_plan_observer(std::function<void(const StepPlan&)> observer);
 

@@ -1,0 +1,148 @@
+// The composition root's core: who is made from what, in which order.
+#include "launcher/worker_job.h"
+
+#include <algorithm>
+#include <exception>
+
+#include "runtime/base/check.h"
+#include "runtime/base/log.h"
+
+namespace phalanx::launcher {
+namespace {
+
+using std::chrono::milliseconds;
+
+parallel::JobMonitorOptions monitor_options(const config::Failure& failure) {
+  parallel::JobMonitorOptions options;
+  options.heartbeat = milliseconds(failure.heartbeat_ms());
+  options.silence = milliseconds(failure.silence_ms());
+  options.operation_deadline = milliseconds(failure.operation_deadline_ms());
+  options.load_deadline = milliseconds(failure.load_deadline_ms());
+  return options;
+}
+
+}  // namespace
+
+WorkerJob::WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits)
+    : session_(session), setup_(std::move(setup)), digest_logits_(digest_logits) {
+  monitor_ =
+      std::make_unique<parallel::JobMonitor>(session_, monitor_options(setup_.config.failure()));
+  try {
+    build();
+  } catch (const std::exception& error) {
+    monitor_->fail(error.what());
+  }
+}
+
+WorkerJob::~WorkerJob() {
+  if (leader_thread_.joinable()) leader_thread_.join();
+}
+
+void WorkerJob::build() {
+  monitor_->progress().set_operation("set up communication");
+  build_groups();
+  monitor_->progress().set_operation("start the kernels");
+  operators_ = kernels::make_cpu_operators(setup_.cpu);
+  executor_ =
+      std::make_unique<GraphExecutor>(setup_.engine, setup_.topology, setup_.executor,
+                                      ExecutorGroups{tensor_group_.get(), pipeline_group_.get()},
+                                      *operators_, monitor_->progress());
+  if (setup_.topology.is_sampler()) {
+    sampler_ =
+        std::make_unique<Sampler>(executor_->vocab_size(), setup_.executor.limits.max_sequences);
+  }
+  if (setup_.topology.is_leader()) build_leader();
+}
+
+void WorkerJob::build_groups() {
+  const parallel::RankTopology& topology = setup_.topology;
+  parallel::CommunicatorOptions options;
+  options.spin = setup_.spin;
+  const auto hidden_size = static_cast<size_t>(setup_.engine->manifest().model().hidden_size());
+  // Activations of a step one way; the sampled tokens of all steps in flight the other.
+  constexpr size_t kMaxResultBytes = 256;
+  options.max_message_bytes =
+      std::max(static_cast<size_t>(setup_.executor.limits.max_rows) * hidden_size * sizeof(float),
+               static_cast<size_t>(setup_.executor.limits.max_sequences * (topology.pp_size + 1)) *
+                   kMaxResultBytes);
+  if (topology.tp_size > 1) {
+    std::vector<int> ranks;
+    for (int tp = 0; tp < topology.tp_size; ++tp)
+      ranks.push_back(topology.rank_of(topology.pp_rank(), tp));
+    tensor_group_ = session_.make_communicator(ranks, options, monitor_->abort_flag());
+  } else {
+    tensor_group_ = parallel::make_single_communicator();
+  }
+  if (topology.pp_size > 1) {
+    std::vector<int> ranks;
+    for (int pp = 0; pp < topology.pp_size; ++pp)
+      ranks.push_back(topology.rank_of(pp, topology.tp_rank()));
+    pipeline_group_ = session_.make_communicator(ranks, options, monitor_->abort_flag());
+  }
+  parallel::StepChannelOptions channel_options;
+  channel_options.spin = setup_.spin;
+  channel_ = topology.world_size > 1
+                 ? parallel::make_step_channel(session_, channel_options, monitor_->abort_flag())
+                 : parallel::make_local_step_channel(channel_options, monitor_->abort_flag());
+}
+
+void WorkerJob::build_leader() {
+  const engine::ModelConfig& model = setup_.engine->manifest().model();
+  ServiceInfo info;
+  info.model_name = setup_.model_name;
+  info.vocab_size = model.vocab_size();
+  info.max_context_tokens = setup_.scheduler.max_context_tokens;
+  info.kv_capacity_tokens = setup_.executor.num_kv_blocks * kernels::kBlockTokens;
+  info.eos_token_ids.assign(model.eos_token_ids().begin(), model.eos_token_ids().end());
+  leader_ = std::make_unique<Leader>(setup_.scheduler, std::move(info), *channel_.publisher);
+  monitor_->set_on_failure([this](const std::string& reason) { leader_->fail(reason); });
+}
+
+std::string WorkerJob::describe() const {
+  const parallel::Communicator* group =
+      setup_.topology.tp_size > 1 ? tensor_group_.get() : pipeline_group_.get();
+  return operators_->description() +
+         (group != nullptr ? ", ranks talk by " + group->transport() : "");
+}
+
+void WorkerJob::run(const std::function<void()>& on_ready) {
+  monitor_->progress().set_operation("wait for all ranks");
+  monitor_->progress().set_state(parallel::Progress::State::kWaiting);
+  session_.all_reduce_min(0);
+  monitor_->mark_ready();
+  if (leader_) {
+    leader_thread_ = std::thread([this] {
+      try {
+        leader_->run();
+      } catch (const std::exception& error) {
+        monitor_->fail(std::string("the leader: ") + error.what());
+      }
+    });
+    leader_->set_ready();
+    on_ready();
+  }
+  execute();
+  if (leader_thread_.joinable()) leader_thread_.join();
+  monitor_->progress().set_operation("finish");
+  monitor_->progress().set_state(parallel::Progress::State::kIdle);
+  monitor_->finish();
+}
+
+void WorkerJob::execute() {
+  RankWorkerParts parts;
+  parts.topology = setup_.topology;
+  parts.groups = {tensor_group_.get(), pipeline_group_.get()};
+  parts.executor = executor_.get();
+  parts.sampler = sampler_.get();
+  parts.plans = channel_.subscriber.get();
+  parts.progress = &monitor_->progress();
+  parts.digest_logits = digest_logits_;
+  if (leader_) parts.deliver = [this](StepResult result) { leader_->deliver(std::move(result)); };
+  try {
+    RankWorker(parts, setup_.executor.limits, setup_.executor.num_kv_blocks).run();
+  } catch (const std::exception& error) {
+    monitor_->fail(error.what());
+  }
+}
+
+}  // namespace phalanx::launcher

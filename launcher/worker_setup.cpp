@@ -1,0 +1,270 @@
+// Decides sizes before anything is allocated, and makes ranks agree on them.
+#include "launcher/worker_setup.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "launcher/worker_config.h"
+#include "runtime/base/check.h"
+#include "runtime/executor/memory_ledger.h"
+
+namespace phalanx::launcher {
+namespace {
+
+kernels::KvFormat kv_format(const config::WorkerConfig& config) {
+  switch (config.kv_cache().format()) {
+    case config::KvCache::BF16:
+      return kernels::KvFormat::kBf16;
+    case config::KvCache::INT8:
+      return kernels::KvFormat::kInt8;
+    default:  // protobuf enums are open; the parser refused unknown names
+      return kernels::KvFormat::kF32;
+  }
+}
+
+int allowed_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return std::max(CPU_COUNT(&set), 1);
+}
+
+/// mpirun may have bound this rank to fewer cores than it has threads; then they would share one.
+void widen_affinity(int num_threads) {
+  if (allowed_cores() >= num_threads) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const unsigned cores = std::min<unsigned>(std::thread::hardware_concurrency(), CPU_SETSIZE);
+  for (unsigned core = 0; core < cores; ++core) CPU_SET(core, &set);
+  sched_setaffinity(0, sizeof(set), &set);
+}
+
+int64_t available_memory_bytes() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string name;
+    int64_t kib = 0;
+    if (words >> name >> kib && name == "MemAvailable:") return kib * 1024;
+  }
+  return int64_t{1} << 30;
+}
+
+StepLimits step_limits(const config::WorkerConfig& config, const engine::ModelConfig& model) {
+  StepLimits limits;
+  limits.max_rows = config.scheduling().max_step_tokens();
+  limits.max_sequences = std::min(config.scheduling().max_sequences(), limits.max_rows);
+  limits.max_positions = config.scheduling().max_context_tokens() > 0
+                             ? config.scheduling().max_context_tokens()
+                             : model.max_position_embeddings();
+  return limits;
+}
+
+Status check_against_model(const config::WorkerConfig& config, const engine::ModelConfig& model) {
+  const int64_t context = config.scheduling().max_context_tokens();
+  if (context > model.max_position_embeddings()) {
+    return invalid_argument("scheduling.max_context_tokens = " + std::to_string(context) +
+                            ": allowed 1.." + std::to_string(model.max_position_embeddings()) +
+                            ", the model's max_position_embeddings");
+  }
+  return {};
+}
+
+int64_t blocks_for(int64_t tokens) {
+  return (tokens + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
+}
+
+/// Blocks the configuration asks for, or that memory gives: `host_bytes` for each rank's cache.
+Result<int64_t> choose_num_blocks(const config::WorkerConfig& config, const StepLimits& limits,
+                                  int64_t bytes_per_block, int64_t host_bytes) {
+  const int64_t context_blocks = blocks_for(limits.max_positions);
+  if (const int64_t tokens = config.kv_cache().capacity_tokens(); tokens > 0) {
+    const int64_t blocks = blocks_for(tokens);
+    if (blocks < context_blocks) {
+      return invalid_argument("kv_cache.capacity_tokens = " + std::to_string(tokens) +
+                              ": allowed 0 or at least one context of " +
+                              std::to_string(limits.max_positions) + " tokens");
+    }
+    return blocks;
+  }
+  const int64_t fitting = host_bytes / std::max<int64_t>(bytes_per_block, 1);
+  if (fitting < context_blocks) {
+    return resource_exhausted(
+        "kv_cache.memory_fraction = " + std::to_string(config.kv_cache().memory_fraction()) +
+        " of the available memory holds " + std::to_string(fitting * kernels::kBlockTokens) +
+        " tokens, fewer than one context of " + std::to_string(limits.max_positions) +
+        "; lower scheduling.max_context_tokens or free memory");
+  }
+  return std::min(fitting, limits.max_sequences * context_blocks);
+}
+
+Status check_same_engine(parallel::MpiSession& session, const model::EngineFile& engine) {
+  const std::vector<std::string> hashes = session.all_gather(engine.manifest().engine_hash());
+  for (int rank = 0; rank < session.world_size(); ++rank) {
+    if (hashes[rank] != hashes[0]) {
+      return failed_precondition("rank " + std::to_string(rank) + " on " + session.hosts()[rank] +
+                                 " reads another engine (hash " + hashes[rank] +
+                                 ") than rank 0 (hash " + hashes[0] + ")");
+    }
+  }
+  return {};
+}
+
+Result<kernels::CpuBackendOptions> choose_cpu(parallel::MpiSession& session,
+                                              const config::WorkerConfig& config) {
+  kernels::CpuBackendOptions cpu;
+  cpu.isa_tier = static_cast<kernels::IsaTier>(
+      session.all_reduce_min(static_cast<int64_t>(kernels::best_isa_tier())));
+  if (config.cpu().isa() != "auto") {
+    const auto asked = kernels::parse_isa_tier(config.cpu().isa());
+    if (!asked || *asked > cpu.isa_tier) {
+      return invalid_argument("cpu.isa = \"" + config.cpu().isa() +
+                              "\": the best that every rank's "
+                              "processor runs is " +
+                              kernels::isa_tier_name(cpu.isa_tier));
+    }
+    cpu.isa_tier = *asked;
+  }
+  const int host_cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  cpu.num_threads = config.cpu().num_threads() > 0 ? config.cpu().num_threads()
+                                                   : std::max(1, host_cores / session.local_size());
+  widen_affinity(cpu.num_threads);
+  cpu.spin = cpu.num_threads * session.local_size() <= host_cores;
+  cpu.pin_threads = config.cpu().pin_threads();
+  return cpu;
+}
+
+SchedulerConfig scheduler_config(const WorkerSetup& setup) {
+  const auto& scheduling = setup.config.scheduling();
+  SchedulerConfig scheduler;
+  scheduler.num_blocks = setup.executor.num_kv_blocks;
+  scheduler.block_tokens = kernels::kBlockTokens;
+  scheduler.max_step_tokens = setup.executor.limits.max_rows;
+  scheduler.max_chunk_tokens = scheduling.max_chunk_tokens();
+  scheduler.max_sequences = setup.executor.limits.max_sequences;
+  scheduler.max_waiting = scheduling.max_waiting();
+  scheduler.max_context_tokens = setup.executor.limits.max_positions;
+  scheduler.vocab_size = setup.engine->manifest().model().vocab_size();
+  scheduler.pp_size = setup.topology.pp_size;
+  scheduler.prefix_cache = setup.config.kv_cache().prefix_cache();
+  scheduler.policy = scheduling.policy() == config::Scheduling::GUARANTEED_NO_EVICT
+                         ? SchedulingPolicy::kGuaranteedNoEvict
+                         : SchedulingPolicy::kMaxUtilization;
+  scheduler.ageing_steps = scheduling.ageing_steps();
+  return scheduler;
+}
+
+}  // namespace
+
+Status agree(parallel::MpiSession& session, const Status& local) {
+  const std::string text = local.ok() ? ""
+                                      : std::to_string(static_cast<int>(local.error().code)) + " " +
+                                            local.error().message;
+  const std::vector<std::string> all = session.all_gather(text);
+  for (int rank = 0; rank < session.world_size(); ++rank) {
+    if (all[rank].empty()) continue;
+    const auto space = all[rank].find(' ');
+    const std::string where = session.world_size() > 1 ? "rank " + std::to_string(rank) + " on " +
+                                                             session.hosts()[rank] + ": "
+                                                       : "";
+    return Error{static_cast<ErrorCode>(std::stoi(all[rank].substr(0, space))),
+                 where + all[rank].substr(space + 1)};
+  }
+  return {};
+}
+
+Result<config::WorkerConfig> share_config(parallel::MpiSession& session,
+                                          const WorkerArguments& arguments) {
+  std::string message;  // "=" and the serialized configuration, or "!" and why there is none
+  if (session.rank() == 0) {
+    const auto read = [&]() -> Result<config::WorkerConfig> {
+      std::string text;
+      if (!arguments.config_path.empty()) {
+        PHALANX_ASSIGN_OR_RETURN(text, read_config_file(arguments.config_path));
+      }
+      const std::string name =
+          arguments.config_path.empty() ? "configuration" : arguments.config_path;
+      return parse_worker_config(text, name, arguments.overrides);
+    };
+    const Result<config::WorkerConfig> parsed = read();
+    message = parsed.ok() ? "=" + parsed->SerializeAsString() : "!" + parsed.error().message;
+  }
+  message = session.broadcast(message, 0);
+  if (message.empty() || message[0] == '!') return invalid_argument(message.substr(1));
+  config::WorkerConfig config;
+  PHALANX_CHECK(config.ParseFromString(message.substr(1)), "a broadcast configuration");
+  return config;
+}
+
+Result<WorkerSetup> make_setup(parallel::MpiSession& session, const config::WorkerConfig& config) {
+  WorkerSetup setup;
+  setup.config = config;
+  PHALANX_ASSIGN_OR_RETURN(
+      setup.topology,
+      parallel::make_rank_topology(session.world_size(), session.rank(),
+                                   config.parallel().tp_size(), config.parallel().pp_size()));
+  auto engine = model::EngineFile::open(config.engine());
+  PHALANX_RETURN_IF_ERROR(agree(session, engine.ok() ? Status() : Status(engine.error())));
+  setup.engine = std::move(engine).value();
+  PHALANX_RETURN_IF_ERROR(check_same_engine(session, *setup.engine));
+  const engine::EngineManifest& manifest = setup.engine->manifest();
+  PHALANX_RETURN_IF_ERROR(
+      model::check_topology(manifest, setup.topology.tp_size, setup.topology.pp_size));
+  PHALANX_RETURN_IF_ERROR(check_against_model(config, manifest.model()));
+  setup.model_name = config.model_name().empty() ? manifest.model().name() : config.model_name();
+
+  auto cpu = choose_cpu(session, config);
+  PHALANX_RETURN_IF_ERROR(agree(session, cpu.ok() ? Status() : Status(cpu.error())));
+  setup.cpu = *cpu;
+  setup.spin = setup.cpu.spin;
+
+  setup.executor.limits = step_limits(config, manifest.model());
+  setup.executor.kv_format = kv_format(config);
+  const StagePlan plan = make_stage_plan(manifest, setup.topology, setup.executor.limits);
+  const KvCacheShape kv{setup.executor.kv_format, plan.last_layer - plan.first_layer,
+                        plan.num_kv_heads, manifest.model().head_dim(), 0};
+  const auto host_bytes =
+      static_cast<int64_t>(static_cast<double>(available_memory_bytes()) *
+                           config.kv_cache().memory_fraction() / session.local_size());
+  const auto blocks =
+      choose_num_blocks(config, setup.executor.limits, kv.bytes_per_block(), host_bytes);
+  PHALANX_RETURN_IF_ERROR(agree(session, blocks.ok() ? Status() : Status(blocks.error())));
+  setup.executor.num_kv_blocks = session.all_reduce_min(*blocks);
+  setup.scheduler = scheduler_config(setup);
+  return setup;
+}
+
+Result<std::string> describe_plan(const config::WorkerConfig& config) {
+  PHALANX_ASSIGN_OR_RETURN(const auto engine, model::EngineFile::open(config.engine()));
+  const engine::EngineManifest& manifest = engine->manifest();
+  const int tp_size = config.parallel().tp_size();
+  const int pp_size = config.parallel().pp_size();
+  PHALANX_RETURN_IF_ERROR(model::check_topology(manifest, tp_size, pp_size));
+  PHALANX_RETURN_IF_ERROR(check_against_model(config, manifest.model()));
+  const StepLimits limits = step_limits(config, manifest.model());
+  auto ledger = make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), 1);
+  int64_t bytes_per_block = 0;
+  for (const RankLedger& rank : ledger) {
+    bytes_per_block = std::max(bytes_per_block, rank.kv_bytes_per_block);
+  }
+  const auto host_bytes = static_cast<int64_t>(static_cast<double>(available_memory_bytes()) *
+                                               config.kv_cache().memory_fraction() /
+                                               static_cast<double>(ledger.size()));
+  PHALANX_ASSIGN_OR_RETURN(const int64_t blocks,
+                           choose_num_blocks(config, limits, bytes_per_block, host_bytes));
+  ledger = make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), blocks);
+  std::ostringstream text;
+  text << manifest.model().name() << ", tp_size " << tp_size << ", pp_size " << pp_size << ", "
+       << manifest.provenance().weights() << " weights, "
+       << kernels::kv_format_name(kv_format(config)) << " KV cache of "
+       << blocks * kernels::kBlockTokens << " tokens (" << blocks << " blocks of "
+       << kernels::kBlockTokens << ")\n"
+       << format_memory_ledger(ledger);
+  return text.str();
+}
+
+}  // namespace phalanx::launcher

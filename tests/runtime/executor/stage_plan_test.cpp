@@ -1,0 +1,176 @@
+// Stage plans: what ranks own adds up to the model, arenas do not overlap, cuts are where they
+// should.
+#include "runtime/executor/stage_plan.h"
+
+#include <map>
+#include <set>
+
+#include <gtest/gtest.h>
+
+#include "runtime/builder/engine_builder.h"
+#include "runtime/executor/memory_ledger.h"
+#include "runtime/model/engine_file.h"
+#include "tests/support/temporary_directory.h"
+#include "tests/support/tiny_checkpoint.h"
+
+namespace phalanx {
+namespace {
+
+constexpr StepLimits kLimits{.max_rows = 16, .max_sequences = 4, .max_positions = 64};
+
+class StagePlanTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    testing::TinyModel model;
+    model.architecture = "llama";
+    model.hidden_size = 64;
+    model.num_layers = 3;
+    model.num_heads = 8;
+    model.num_kv_heads = 2;
+    model.head_dim = 16;
+    model.intermediate_size = 128;
+    model.vocab_size = 101;
+    ASSERT_TRUE(testing::write_tiny_checkpoint(directory_.path() + "/c", model).ok());
+    builder::BuildOptions options;
+    options.checkpoint = directory_.path() + "/c";
+    options.engine = directory_.path() + "/e";
+    options.quantization.weights = engine::W8;
+    options.quantization.group_size = 64;
+    if (!GetParam()) options.passes.disabled = {"fuse_qkv", "fuse_gate_up", "fuse_add_norm"};
+    const auto built = builder::build_engine(options);
+    ASSERT_TRUE(built.ok()) << built.error().message;
+    auto opened = model::EngineFile::open(options.engine);
+    ASSERT_TRUE(opened.ok()) << opened.error().message;
+    engine_ = *opened;
+  }
+
+  testing::TemporaryDirectory directory_;
+  std::shared_ptr<const model::EngineFile> engine_;
+};
+
+/// Rows x columns of each weight that are packed by some rank; KV rows may be packed by several.
+TEST_P(StagePlanTest, EveryWeightIsPackedExactlyOnce) {
+  for (const auto& [tp, pp] : {std::pair{1, 1}, {2, 1}, {4, 2}, {8, 3}, {1, 3}}) {
+    std::map<std::string, std::set<std::pair<int64_t, int64_t>>> packed;  // row, first column
+    std::map<std::string, int64_t> copies;
+    for (int rank = 0; rank < tp * pp; ++rank) {
+      const StagePlan plan = make_stage_plan(engine_->manifest(), {tp * pp, rank, tp, pp}, kLimits);
+      for (const auto& [name, linear] : plan.linears) {
+        for (const MatrixSlice& slice : linear.slices) {
+          for (int64_t row = slice.row_begin; row < slice.row_end; ++row) {
+            packed[slice.weight].emplace(row, slice.col_begin);
+            copies[slice.weight] += slice.col_end - slice.col_begin;
+          }
+        }
+      }
+    }
+    for (const auto& weight : engine_->manifest().weights()) {
+      if (weight.cols() == 0) continue;
+      const bool kv = weight.axis() == engine::KV_COLUMN;
+      const int64_t replicas = kv && tp > 2 ? tp / 2 : 1;
+      const int64_t parts = weight.axis() == engine::ROW ? tp : 1;
+      EXPECT_EQ(static_cast<int64_t>(packed[weight.name()].size()), weight.rows() * parts)
+          << weight.name() << " tp " << tp << " pp " << pp;
+      EXPECT_EQ(copies[weight.name()], weight.rows() * weight.cols() * replicas) << weight.name();
+    }
+  }
+}
+
+TEST_P(StagePlanTest, StagesCoverEveryLayerOnceAndPassOneValueOn) {
+  for (const int pp : {1, 2, 3}) {
+    int64_t next_layer = 0;
+    int attentions = 0;
+    std::string sent;
+    for (int rank = 0; rank < pp; ++rank) {
+      const StagePlan plan = make_stage_plan(engine_->manifest(), {pp, rank, 1, pp}, kLimits);
+      EXPECT_EQ(plan.first_layer, next_layer);
+      next_layer = plan.last_layer;
+      EXPECT_EQ(plan.input, sent) << "a stage receives what the one before sends";
+      sent = plan.output;
+      for (const auto& op : plan.ops) {
+        if (op.kind() != engine::ATTENTION) continue;
+        ++attentions;
+        EXPECT_GE(op.layer(), plan.first_layer);
+        EXPECT_LT(op.layer(), plan.last_layer);
+      }
+      EXPECT_EQ(plan.ops.front().kind() == engine::EMBEDDING, rank == 0);
+    }
+    EXPECT_EQ(next_layer, 3);
+    EXPECT_EQ(attentions, 3);
+  }
+}
+
+/// Replays the ops and checks that no value is overwritten while it is still to be read.
+TEST_P(StagePlanTest, LiveValuesDoNotOverlap) {
+  for (int rank = 0; rank < 8; ++rank) {
+    const StagePlan plan = make_stage_plan(engine_->manifest(), {8, rank, 4, 2}, kLimits);
+    std::map<std::string, size_t> last_read{{plan.output, plan.ops.size()}};
+    for (size_t i = 0; i < plan.ops.size(); ++i) {
+      for (const auto& input : plan.ops[i].inputs())
+        last_read[input] = std::max(last_read[input], i);
+    }
+    const auto bytes_of = [&](const std::string& name) {
+      const Placement& place = plan.placements.at(name);
+      std::set<int64_t> floats;
+      const int64_t rows = place.selected ? kLimits.max_sequences : kLimits.max_rows;
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < place.cols; ++c) {
+          floats.insert(place.offset_bytes / 4 + r * place.stride + place.column + c);
+        }
+      }
+      EXPECT_TRUE(floats.empty() || *floats.rbegin() * 4 < plan.arena_bytes) << name;
+      return floats;
+    };
+    std::map<std::string, std::set<int64_t>> alive;
+    if (!plan.input.empty()) alive[plan.input] = bytes_of(plan.input);
+    for (size_t i = 0; i < plan.ops.size(); ++i) {
+      for (const auto& output : plan.ops[i].outputs()) {
+        const std::set<int64_t> target = bytes_of(output);
+        for (const auto& [name, floats] : alive) {
+          const bool in_place =
+              plan.placements.at(name).offset_bytes == plan.placements.at(output).offset_bytes &&
+              plan.placements.at(name).column == plan.placements.at(output).column &&
+              last_read[name] == i;
+          if (in_place) continue;
+          for (const int64_t at : target) {
+            ASSERT_FALSE(floats.contains(at)) << plan.ops[i].name() << " writes " << output
+                                              << " over " << name << ", rank " << rank;
+          }
+        }
+      }
+      for (const auto& output : plan.ops[i].outputs()) alive[output] = bytes_of(output);
+      std::erase_if(alive, [&](const auto& entry) { return last_read[entry.first] <= i; });
+    }
+  }
+}
+
+TEST_P(StagePlanTest, LedgerAddsUp) {
+  const auto one =
+      make_memory_ledger(engine_->manifest(), 1, 1, kLimits, kernels::KvFormat::kF32, 10);
+  const auto four =
+      make_memory_ledger(engine_->manifest(), 2, 2, kLimits, kernels::KvFormat::kF32, 10);
+  ASSERT_EQ(one.size(), 1U);
+  ASSERT_EQ(four.size(), 4U);
+  int64_t kv = 0;
+  for (const RankLedger& rank : four) kv += rank.kv_bytes;
+  EXPECT_EQ(kv, one[0].kv_bytes) << "KV heads divide by 2: no replication";
+  EXPECT_EQ(one[0].kv_bytes, 10 * one[0].kv_bytes_per_block);
+  EXPECT_GT(four[0].mapped_bytes, 0);
+  EXPECT_EQ(four[2].mapped_bytes, 0) << "the second stage has no embedding";
+  const std::string table = format_memory_ledger(four);
+  EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 6);
+}
+
+INSTANTIATE_TEST_SUITE_P(Passes, StagePlanTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "fused" : "unfused"; });
+
+TEST(FormatBytes, ThreeDigits) {
+  EXPECT_EQ(format_bytes(0), "0 B");
+  EXPECT_EQ(format_bytes(999), "999 B");
+  EXPECT_EQ(format_bytes(1024), "1.00 KiB");
+  EXPECT_EQ(format_bytes(int64_t{15} << 20), "15.0 MiB");
+  EXPECT_EQ(format_bytes(int64_t{300} << 30), "300 GiB");
+}
+
+}  // namespace
+}  // namespace phalanx
