@@ -1,0 +1,289 @@
+// Cuts a step's attention and KV writes into units and spreads them. Called by cpu_operators.
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/huge_memory.h"
+#include "runtime/base/dtype.h"
+
+namespace phalanx::kernels::cpu {
+namespace {
+
+/// Floats of scratch for the partial results of tiles cut along their context.
+constexpr int64_t kPartialFloats = int64_t{1} << 20;
+
+/// Multiply-adds below which a fork and join costs more than it gains (about 1 us of one thread).
+constexpr int64_t kWorkWorthForking = 48 * 1024;
+
+/// Units per thread that even out the end of a step.
+constexpr int64_t kUnitsPerThread = 4;
+
+/// Partitions of a unit cut from a longer tile, at least.
+constexpr int64_t kSmallestCut = 4;
+
+/// Keys or values of one row and head into token slot t of a block.
+void store_f32(KvFormat format, const float* x, int64_t head_dim, int64_t t, bool keys, float* to) {
+  for (int64_t d = 0; d < head_dim; ++d) {
+    to[keys ? key_index(format, t, d) : value_index(format, t, d)] = x[d];
+  }
+}
+
+void store_bf16(const float* x, int64_t head_dim, int64_t t, bool keys, uint16_t* to) {
+  for (int64_t d = 0; d < head_dim; ++d) {
+    to[keys ? key_index(KvFormat::kBf16, t, d) : value_index(KvFormat::kBf16, t, d)] =
+        f32_to_bf16(x[d]);
+  }
+}
+
+void store_codes(const int8_t* codes, int64_t head_dim, int64_t t, bool keys, int8_t* to) {
+  for (int64_t d = 0; d < head_dim; ++d) {
+    to[keys ? key_index(KvFormat::kInt8, t, d) : value_index(KvFormat::kInt8, t, d)] = codes[d];
+  }
+}
+
+void store_token(const AttentionKernels& kernels, KvFormat format, const KvBlockLayout& layout,
+                 const float* k, const float* v, int64_t t, std::byte* block) {
+  std::byte* values = block + layout.values_offset;
+  switch (format) {
+    case KvFormat::kF32:
+      store_f32(format, k, layout.head_dim, t, true, reinterpret_cast<float*>(block));
+      store_f32(format, v, layout.head_dim, t, false, reinterpret_cast<float*>(values));
+      return;
+    case KvFormat::kBf16:
+      store_bf16(k, layout.head_dim, t, true, reinterpret_cast<uint16_t*>(block));
+      store_bf16(v, layout.head_dim, t, false, reinterpret_cast<uint16_t*>(values));
+      return;
+    case KvFormat::kInt8: {
+      int8_t codes[kMaxHeadDim];
+      auto* key_scales = reinterpret_cast<float*>(block + layout.key_scales_offset);
+      auto* value_scales = reinterpret_cast<float*>(block + layout.value_scales_offset);
+      kernels.quantize(k, layout.head_dim, codes, key_scales + t);
+      store_codes(codes, layout.head_dim, t, true, reinterpret_cast<int8_t*>(block));
+      kernels.quantize(v, layout.head_dim, codes, value_scales + t);
+      store_codes(codes, layout.head_dim, t, false, reinterpret_cast<int8_t*>(values));
+      return;
+    }
+  }
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+const AttentionKernels& attention_kernels(IsaTier tier) {
+  switch (tier) {
+    case IsaTier::kPortable:
+      break;
+    case IsaTier::kAvx2:
+      return attention_kernels_avx2();
+    case IsaTier::kAvx512:
+      return attention_kernels_avx512();
+  }
+  return attention_kernels_portable();
+}
+
+Attention::Attention(IsaTier tier, ThreadTeam& team)
+    : kernels_(attention_kernels(tier)), team_(team) {
+  if (team.size() > 1) {
+    partials_ = allocate_zeroed(kPartialFloats * static_cast<int64_t>(sizeof(float)));
+  }
+}
+
+// -------------------------------------------------------------------------------- writing ----
+
+void Attention::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+                         const KvLayerView& kv) {
+  const KvBlockLayout layout = kv_block_layout(kv.format, kv.head_dim);
+  // A unit is one block of one head, so that no two threads write to one cache line.
+  const auto blocks_of = [](const SequenceRows& s) {
+    return (s.first_position + s.num_rows - 1) / kBlockTokens - s.first_position / kBlockTokens + 1;
+  };
+  int64_t num_units = 0;
+  int64_t num_rows = 0;
+  for (const SequenceRows& s : sequences) {
+    if (s.num_rows == 0) continue;
+    num_units += blocks_of(s) * kv.num_kv_heads;
+    num_rows += s.num_rows;
+  }
+  const auto write_units = [&](int64_t begin, int64_t end) {
+    int64_t first_unit = 0;  // of the sequence
+    for (const SequenceRows& s : sequences) {
+      if (s.num_rows == 0) continue;
+      if (first_unit >= end) return;
+      const int64_t last_unit = first_unit + blocks_of(s) * kv.num_kv_heads;
+      const int64_t end_position = s.first_position + s.num_rows;
+      for (int64_t unit = std::max(begin, first_unit); unit < std::min(end, last_unit); ++unit) {
+        const int64_t head = (unit - first_unit) % kv.num_kv_heads;
+        const int64_t block =
+            s.first_position / kBlockTokens + (unit - first_unit) / kv.num_kv_heads;
+        std::byte* to = kv.data + (s.block_table[block] * kv.num_kv_heads + head) * layout.bytes;
+        const int64_t first = std::max(block * kBlockTokens, s.first_position);
+        const int64_t last = std::min((block + 1) * kBlockTokens, end_position);
+        for (int64_t position = first; position < last; ++position) {
+          const int64_t row = s.first_row + position - s.first_position;
+          store_token(kernels_, kv.format, layout, k.data + row * k.stride + head * kv.head_dim,
+                      v.data + row * v.stride + head * kv.head_dim, position % kBlockTokens, to);
+        }
+      }
+      first_unit = last_unit;
+    }
+  };
+  // A stored element costs about as much as eight multiply-adds.
+  if (num_rows * kv.num_kv_heads * kv.head_dim * 16 < kWorkWorthForking) {
+    write_units(0, num_units);
+  } else {
+    team_.split(num_units, 1, write_units);
+  }
+}
+
+// ------------------------------------------------------------------------------ attention ----
+
+/// One call of attention(): what all threads need to enumerate its units in the same order.
+struct Attention::Step {
+  ConstRows q;
+  Rows y;
+  std::span<const SequenceRows> sequences;
+  const KvLayerView& kv;
+  const AttentionParams& params;
+  const KvBlockLayout& layout;
+  int64_t cut_cost = 0;  ///< pair-partitions above which a tile is cut; 0: never
+};
+
+/// A tile, or a range of partitions of one.
+struct Attention::Unit {
+  AttentionTile tile;
+  bool cut = false;        ///< its tile has several units; tile.partials is set
+  bool first_cut = false;  ///< the first of them
+  int64_t tile_first = 0;  ///< the whole tile's partitions
+  int64_t tile_end = 0;
+  float* tile_partials = nullptr;
+};
+
+void Attention::index_heads(const KvLayerView& kv, const AttentionParams& params) {
+  first_head_.assign(static_cast<size_t>(kv.num_kv_heads) + 1, params.num_query_heads);
+  for (int64_t head = params.num_query_heads - 1; head >= 0; --head) {
+    first_head_[static_cast<size_t>(params.kv_head_of_query[head])] = head;
+  }
+  for (int64_t head = kv.num_kv_heads - 1; head >= 0; --head) {  // KV heads that no query reads
+    auto& first = first_head_[static_cast<size_t>(head)];
+    first = std::min(first, first_head_[static_cast<size_t>(head) + 1]);
+  }
+}
+
+template <typename Visit>
+void Attention::for_each_unit(const Step& step, Visit&& visit) const {
+  const KvBlockLayout& layout = step.layout;
+  int64_t floats_used = 0;
+  for (const SequenceRows& s : step.sequences) {
+    for (int64_t kv_head = 0; kv_head < step.kv.num_kv_heads; ++kv_head) {
+      const int64_t first_head = first_head_[static_cast<size_t>(kv_head)];
+      const int64_t group = first_head_[static_cast<size_t>(kv_head) + 1] - first_head;
+      const int64_t num_pairs = s.num_rows * group;
+      for (int64_t pair = 0; pair < num_pairs; pair += kTilePairs) {
+        Unit unit;
+        AttentionTile& tile = unit.tile;
+        tile.q = step.q.data + s.first_row * step.q.stride + first_head * layout.head_dim;
+        tile.q_stride = step.q.stride;
+        tile.y = step.y.data + s.first_row * step.y.stride + first_head * layout.head_dim;
+        tile.y_stride = step.y.stride;
+        tile.group_size = group;
+        tile.first_pair = pair;
+        tile.num_pairs = std::min(kTilePairs, num_pairs - pair);
+        tile.first_position = s.first_position;
+        tile.sliding_window = step.params.sliding_window;
+        tile.scale = step.params.scale;
+        tile.block_table = s.block_table;
+        tile.blocks = step.kv.data + kv_head * layout.bytes;
+        tile.block_stride = step.kv.num_kv_heads * layout.bytes;
+        tile.layout = &layout;
+
+        const int64_t first_position = s.first_position + pair / group;
+        const int64_t last_position = s.first_position + (pair + tile.num_pairs - 1) / group;
+        const int64_t oldest = tile.sliding_window > 0
+                                   ? std::max(int64_t{0}, first_position - tile.sliding_window + 1)
+                                   : 0;
+        unit.tile_first = oldest / kPartitionTokens;
+        unit.tile_end = last_position / kPartitionTokens + 1;
+        const int64_t partitions = unit.tile_end - unit.tile_first;
+
+        int64_t cut = partitions;  // partitions a unit
+        if (step.cut_cost > 0 && partitions * tile.num_pairs > step.cut_cost) {
+          const int64_t floats =
+              partitions * tile.num_pairs * partial_floats(layout.padded_head_dim);
+          const int64_t smallest = std::max(kSmallestCut, ceil_div(step.cut_cost, tile.num_pairs));
+          if (smallest < partitions && floats_used + floats <= kPartialFloats) {
+            cut = smallest;
+            unit.cut = true;
+            unit.tile_partials = reinterpret_cast<float*>(partials_.get()) + floats_used;
+            floats_used += floats;
+          }
+        }
+        for (int64_t first = unit.tile_first; first < unit.tile_end; first += cut) {
+          tile.first_partition = first;
+          tile.end_partition = std::min(first + cut, unit.tile_end);
+          unit.first_cut = first == unit.tile_first;
+          if (unit.cut) {
+            tile.partials = unit.tile_partials + (first - unit.tile_first) * tile.num_pairs *
+                                                     partial_floats(layout.padded_head_dim);
+          }
+          visit(unit);
+        }
+      }
+    }
+  }
+}
+
+/// Threads take units in turn: each enumerates all and works on those whose number it drew.
+template <typename Work>
+void Attention::share_units(const Step& step, bool merging, Work&& work) {
+  next_unit_.store(0, std::memory_order_relaxed);
+  team_.run([&](int) {
+    int64_t drawn = next_unit_.fetch_add(1, std::memory_order_relaxed);
+    int64_t number = 0;
+    for_each_unit(step, [&](const Unit& unit) {
+      if (merging && !(unit.cut && unit.first_cut)) return;
+      if (number++ != drawn) return;
+      work(unit);
+      drawn = next_unit_.fetch_add(1, std::memory_order_relaxed);
+    });
+  });
+}
+
+void Attention::attention(ConstRows q, std::span<const SequenceRows> sequences,
+                          const KvLayerView& kv, const AttentionParams& params, Rows y) {
+  const KvBlockLayout layout = kv_block_layout(kv.format, kv.head_dim);
+  index_heads(kv, params);
+  const auto walk = kernels_.walk[static_cast<size_t>(kv.format)];
+  Step step{q, y, sequences, kv, params, layout};
+
+  int64_t work = 0;  // multiply-adds, roughly
+  for (const SequenceRows& s : sequences) {
+    const int64_t end = s.first_position + s.num_rows;
+    const int64_t seen = params.sliding_window > 0 ? std::min(params.sliding_window, end) : end;
+    work += s.num_rows * params.num_query_heads * seen * layout.head_dim * 2;
+  }
+  if (team_.size() == 1 || work < kWorkWorthForking) {
+    for_each_unit(step, [&](const Unit& unit) { walk(unit.tile); });
+    return;
+  }
+
+  int64_t cost = 0;  // pair-partitions
+  for_each_unit(step, [&](const Unit& unit) {
+    cost += unit.tile.num_pairs * (unit.tile_end - unit.tile_first);
+  });
+  step.cut_cost = ceil_div(cost, team_.size() * kUnitsPerThread);
+  share_units(step, false, [&](const Unit& unit) { walk(unit.tile); });
+
+  bool any_cut = false;
+  for_each_unit(step, [&](const Unit& unit) { any_cut = any_cut || unit.cut; });
+  if (!any_cut) return;
+  share_units(step, true, [&](const Unit& unit) {
+    AttentionTile whole = unit.tile;
+    whole.first_partition = unit.tile_first;
+    whole.end_partition = unit.tile_end;
+    whole.partials = unit.tile_partials;
+    kernels_.merge(whole);
+  });
+}
+
+}  // namespace phalanx::kernels::cpu

@@ -1,0 +1,66 @@
+// Attention of the CPU backend: stores keys and values, and cuts a step's queries into units of
+// work for the thread team. Called by cpu_operators, which checks shapes first.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/thread_team.h"
+#include "kernels/cpu_backend.h"
+#include "kernels/operators.h"
+
+namespace phalanx::kernels::cpu {
+
+/// The order of operations, per query row and head at position p (law 1: nothing else decides its
+/// bits). Token t is visible when max(0, p - sliding_window + 1) <= t <= p.
+///
+///   q'[d] = q[d] * scale
+///   score[t] = fma chain over d of q'[d] * key[t][d]          (int8: chain over codes, * key
+///   scale) Each partition of 128 tokens, counted from the context's start, over its visible
+///   tokens:
+///     m = max of score;  w[t] = exp(score[t] - m)
+///     l = sum of w: lane i of 16 adds tokens t = i (mod 16), ascending; then lanes 8, 4, 2, 1
+///     a[d] = fma chain over t ascending, from 0, of w[t] * value[t][d]
+///                                                            (int8: (w[t] * value scale) * code)
+///   Partitions with a visible token, ascending: the first is taken as it is, then
+///     m' = max(M, m);  x = exp(M - m');  y = exp(m - m')
+///     L = fma(L, x, l * y);  A[d] = fma(A[d], x, a[d] * y);  M = m'
+///   result[d] = A[d] * (1 / L)
+///
+/// exp is vec16_math.h. Stored keys and values: f32 as they are; bf16 rounded to nearest even; int8
+/// as ActivationForm::kS8 with one group of head_dim. Slots outside the visible range are never
+/// read into a result, whatever they hold.
+class Attention {
+ public:
+  /// Allocates all scratch it will ever use: 4 MiB when the team has several threads, else none
+  /// (a head count never seen before makes it grow a small index once).
+  Attention(IsaTier tier, ThreadTeam& team);
+
+  void write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+                const KvLayerView& kv);
+
+  void attention(ConstRows q, std::span<const SequenceRows> sequences, const KvLayerView& kv,
+                 const AttentionParams& params, Rows y);
+
+ private:
+  struct Step;
+  struct Unit;
+  template <typename Visit>
+  void for_each_unit(const Step& step, Visit&& visit) const;
+  template <typename Work>
+  void share_units(const Step& step, bool merging, Work&& work);
+  void index_heads(const KvLayerView& kv, const AttentionParams& params);
+
+  const AttentionKernels& kernels_;
+  ThreadTeam& team_;
+  std::vector<int64_t> first_head_;      // [num_kv_heads + 1]: query heads of each KV head
+  std::shared_ptr<std::byte> partials_;  // [kPartialFloats], null for one thread
+  alignas(64) std::atomic<int64_t> next_unit_{0};
+};
+
+}  // namespace phalanx::kernels::cpu

@@ -1,0 +1,185 @@
+// CpuOperators: every operator is checks, a split over threads and a tier's function.
+#include "kernels/cpu/cpu_operators.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/huge_memory.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/operator_checks.h"
+#include "runtime/base/check.h"
+
+namespace phalanx::kernels {
+namespace cpu {
+namespace {
+
+/// Elements of a row operator below which one thread is faster than a fork and join.
+constexpr int64_t kElementsWorthForking = 16 * 1024;
+
+/// Columns of one unit of silu_mul, which also spreads a single row.
+constexpr int64_t kSiluColumns = 256;
+
+/// exp and a division cost about eight plain elements.
+constexpr int64_t kSiluCost = 8;
+
+CpuBackendOptions checked(const CpuBackendOptions& options) {
+  PHALANX_CHECK_GE(options.num_threads, 1, "num_threads of the CPU backend");
+  PHALANX_CHECK(options.isa_tier <= best_isa_tier(),
+                std::string("this processor runs at most the tier ") +
+                    isa_tier_name(best_isa_tier()) + ", not " + isa_tier_name(options.isa_tier));
+  return options;
+}
+
+}  // namespace
+
+CpuOperators::CpuOperators(const CpuBackendOptions& options)
+    : options_(checked(options)),
+      team_(options.num_threads, options.spin, options.pin_threads),
+      rows_(row_kernels(options.isa_tier)),
+      attention_(options.isa_tier, team_) {}
+
+std::string CpuOperators::description() const {
+  return std::string("cpu ") + isa_tier_name(options_.isa_tier) + " x " +
+         std::to_string(options_.num_threads) +
+         (options_.num_threads == 1 ? " thread" : " threads");
+}
+
+/// body(row) for each row; spread over the team when there are elements enough.
+template <typename RowBody>
+void CpuOperators::for_rows(int64_t num_rows, int64_t elements_per_row, RowBody&& body) {
+  const auto part = [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  };
+  if (num_rows * elements_per_row < kElementsWorthForking) {
+    part(0, num_rows);
+  } else {
+    team_.split(num_rows, 1, part);
+  }
+}
+
+std::unique_ptr<PackedMatrix> CpuOperators::pack_matrix(const MatrixSpec& spec) {
+  return cpu::pack_matrix(spec, options_.isa_tier, team_);
+}
+
+std::shared_ptr<std::byte> CpuOperators::allocate(int64_t bytes) {
+  PHALANX_CHECK_GE(bytes, 0, "bytes to allocate");
+  return allocate_zeroed(bytes);
+}
+
+void CpuOperators::embedding(const MatrixSource& table, std::span<const int32_t> token_ids,
+                             Rows y) {
+  check_embedding(table, token_ids, y);
+  cpu::embedding(table, token_ids, y, team_);
+}
+
+void CpuOperators::rms_norm(ConstRows x, const float* weight, float eps, int64_t num_rows,
+                            int64_t num_cols, Rows y) {
+  check_norm(weight, eps, num_cols);
+  check_rows(x, num_rows, num_cols, "rms_norm reads rows");
+  check_rows(y, num_rows, num_cols, "rms_norm writes rows");
+  for_rows(num_rows, num_cols, [&](int64_t r) {
+    rows_.rms_norm(x.data + r * x.stride, weight, eps, num_cols, y.data + r * y.stride);
+  });
+}
+
+void CpuOperators::add_rms_norm(Rows residual, ConstRows delta, const float* delta_bias,
+                                const float* weight, float eps, int64_t num_rows, int64_t num_cols,
+                                Rows y) {
+  check_norm(weight, eps, num_cols);
+  check_rows(residual, num_rows, num_cols, "add_rms_norm adds to rows");
+  check_rows(delta, num_rows, num_cols, "add_rms_norm reads rows");
+  check_rows(y, num_rows, num_cols, "add_rms_norm writes rows");
+  for_rows(num_rows, num_cols * 2, [&](int64_t r) {
+    float* row = residual.data + r * residual.stride;
+    rows_.add(row, delta.data + r * delta.stride, delta_bias, num_cols);
+    rows_.rms_norm(row, weight, eps, num_cols, y.data + r * y.stride);
+  });
+}
+
+void CpuOperators::add_rows(Rows residual, ConstRows delta, const float* delta_bias,
+                            int64_t num_rows, int64_t num_cols) {
+  check_rows(residual, num_rows, num_cols, "add_rows adds to rows");
+  check_rows(delta, num_rows, num_cols, "add_rows reads rows");
+  for_rows(num_rows, num_cols, [&](int64_t r) {
+    rows_.add(residual.data + r * residual.stride, delta.data + r * delta.stride, delta_bias,
+              num_cols);
+  });
+}
+
+void CpuOperators::convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) {
+  check_activation_view(out, num_rows);
+  check_rows(x, num_rows, out.num_cols, "convert_rows reads rows");
+  cpu::convert_rows(x, num_rows, out, options_.isa_tier, team_);
+}
+
+void CpuOperators::linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                          Rows y) {
+  check_linear(w, x, num_rows, y);
+  cpu::linear(w, x, num_rows, y, options_.isa_tier, team_);
+}
+
+void CpuOperators::head_norm(Rows x, int64_t num_heads, int64_t head_dim, const float* weight,
+                             float eps, int64_t num_rows) {
+  check_norm(weight, eps, head_dim);
+  check_rows(x, num_rows, num_heads * head_dim, "head_norm changes rows");
+  for_rows(num_rows, num_heads * head_dim, [&](int64_t r) {
+    for (int64_t h = 0; h < num_heads; ++h) {
+      float* head = x.data + r * x.stride + h * head_dim;
+      rows_.rms_norm(head, weight, eps, head_dim, head);
+    }
+  });
+}
+
+void CpuOperators::rope(Rows x, int64_t num_heads, int64_t head_dim, const RopeTable& table,
+                        std::span<const int32_t> positions) {
+  check_rope(x, num_heads, head_dim, table, positions);
+  const int64_t half = table.rotary_dim / 2;
+  for_rows(static_cast<int64_t>(positions.size()), num_heads * table.rotary_dim, [&](int64_t r) {
+    const int64_t position = positions[static_cast<size_t>(r)];
+    rows_.rope(x.data + r * x.stride, num_heads, head_dim, table.rotary_dim,
+               table.cosines + position * half, table.sines + position * half);
+  });
+}
+
+void CpuOperators::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+                            const KvLayerView& kv) {
+  check_write_kv(k, v, sequences, kv);
+  attention_.write_kv(k, v, sequences, kv);
+}
+
+void CpuOperators::attention(ConstRows q, std::span<const SequenceRows> sequences,
+                             const KvLayerView& kv, const AttentionParams& params, Rows y) {
+  check_attention(q, sequences, kv, params, y);
+  attention_.attention(q, sequences, kv, params, y);
+}
+
+void CpuOperators::silu_mul(ConstRows gate, ConstRows up, int64_t num_rows, int64_t intermediate,
+                            Rows y) {
+  check_rows(gate, num_rows, intermediate, "silu_mul reads rows of the gate");
+  check_rows(up, num_rows, intermediate, "silu_mul reads rows to multiply");
+  check_rows(y, num_rows, intermediate, "silu_mul writes rows");
+  const int64_t units_per_row = (intermediate + kSiluColumns - 1) / kSiluColumns;
+  for_rows(num_rows * units_per_row, kSiluColumns * kSiluCost, [&](int64_t unit) {
+    const int64_t row = unit / units_per_row;
+    const int64_t column = unit % units_per_row * kSiluColumns;
+    rows_.silu_mul(gate.data + row * gate.stride + column, up.data + row * up.stride + column,
+                   std::min(kSiluColumns, intermediate - column), y.data + row * y.stride + column);
+  });
+}
+
+void CpuOperators::gather_rows(ConstRows x, std::span<const int32_t> rows, int64_t num_cols,
+                               Rows y) {
+  check_gather(x, rows, num_cols, y);
+  for_rows(static_cast<int64_t>(rows.size()), num_cols, [&](int64_t r) {
+    std::memcpy(y.data + r * y.stride, x.data + rows[static_cast<size_t>(r)] * x.stride,
+                static_cast<size_t>(num_cols) * sizeof(float));
+  });
+}
+
+}  // namespace cpu
+
+std::unique_ptr<Operators> make_cpu_operators(const CpuBackendOptions& options) {
+  return std::make_unique<cpu::CpuOperators>(options);
+}
+
+}  // namespace phalanx::kernels

@@ -1,0 +1,131 @@
+// Vec16, sixteen f32 lanes, as two AVX2 registers. Included only by *_avx2.cpp.
+// The interface and its meaning are documented in vec16_portable.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace phalanx::kernels::cpu {
+namespace {
+
+struct Vec16 {
+  static constexpr int kMaxAccumulators = 4;
+
+  __m256 low;
+  __m256 high;
+
+  static Vec16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static Vec16 broadcast(float value) {
+    const __m256 v = _mm256_set1_ps(value);
+    return {v, v};
+  }
+  static Vec16 load(const float* from) {
+    return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)};
+  }
+  static Vec16 load_first(const float* from, int64_t n) {
+    return {_mm256_maskload_ps(from, first_lanes(n)),
+            _mm256_maskload_ps(from + 8, first_lanes(n - 8))};
+  }
+  static Vec16 load_bf16_even(const uint16_t* from) {
+    return {bf16_even(from), bf16_even(from + 16)};
+  }
+  static Vec16 load_bf16_odd(const uint16_t* from) { return {bf16_odd(from), bf16_odd(from + 16)}; }
+  static Vec16 load_s8(const int8_t* from) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+  }
+
+  void store(float* to) const {
+    _mm256_storeu_ps(to, low);
+    _mm256_storeu_ps(to + 8, high);
+  }
+  void store_first(float* to, int64_t n) const {
+    _mm256_maskstore_ps(to, first_lanes(n), low);
+    _mm256_maskstore_ps(to + 8, first_lanes(n - 8), high);
+  }
+  void store_low_bytes(int8_t* to) const {
+    alignas(32) int32_t bits[16];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(bits), _mm256_castps_si256(low));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(bits + 8), _mm256_castps_si256(high));
+    for (int i = 0; i < 16; ++i) to[i] = static_cast<int8_t>(bits[i]);
+  }
+
+  float sum() const {
+    const __m256 eight = _mm256_add_ps(low, high);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+  float maximum() const {
+    const __m256 eight = _mm256_max_ps(low, high);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+
+ private:
+  /// All ones in the first n of 8 lanes; any n.
+  static __m256i first_lanes(int64_t n) {
+    const int bound = n < 0 ? 0 : n > 8 ? 8 : static_cast<int>(n);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(bound), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static __m256 bf16_even(const uint16_t* from) {
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)), 16));
+  }
+  static __m256 bf16_odd(const uint16_t* from) {
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),
+                         _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+  }
+};
+
+inline Vec16 operator+(const Vec16& a, const Vec16& b) {
+  return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+}
+inline Vec16 operator-(const Vec16& a, const Vec16& b) {
+  return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+}
+inline Vec16 operator*(const Vec16& a, const Vec16& b) {
+  return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+inline Vec16 operator/(const Vec16& a, const Vec16& b) {
+  return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)};
+}
+inline Vec16 fma(const Vec16& a, const Vec16& b, const Vec16& c) {
+  return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+inline Vec16 max(const Vec16& a, const Vec16& b) {
+  return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
+}
+inline Vec16 min(const Vec16& a, const Vec16& b) {
+  return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)};
+}
+inline Vec16 negate(const Vec16& a) {
+  const __m256 sign = _mm256_set1_ps(-0.0F);
+  return {_mm256_xor_ps(a.low, sign), _mm256_xor_ps(a.high, sign)};
+}
+inline Vec16 max_magnitude(const Vec16& a, const Vec16& b) {
+  const auto half = [](__m256 x, __m256 y) {
+    const __m256 sign = _mm256_set1_ps(-0.0F);
+    return _mm256_castsi256_ps(_mm256_max_epu32(_mm256_castps_si256(_mm256_andnot_ps(sign, x)),
+                                                _mm256_castps_si256(_mm256_andnot_ps(sign, y))));
+  };
+  return {half(a.low, b.low), half(a.high, b.high)};
+}
+inline Vec16 select_le(const Vec16& a, const Vec16& b, const Vec16& yes, const Vec16& no) {
+  return {_mm256_blendv_ps(no.low, yes.low, _mm256_cmp_ps(a.low, b.low, _CMP_LE_OQ)),
+          _mm256_blendv_ps(no.high, yes.high, _mm256_cmp_ps(a.high, b.high, _CMP_LE_OQ))};
+}
+inline Vec16 add_to_exponent(const Vec16& p, const Vec16& t) {
+  const auto half = [](__m256 value, __m256 exponent) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(
+        _mm256_castps_si256(value), _mm256_slli_epi32(_mm256_castps_si256(exponent), 23)));
+  };
+  return {half(p.low, t.low), half(p.high, t.high)};
+}
+
+}  // namespace
+}  // namespace phalanx::kernels::cpu

@@ -1,0 +1,84 @@
+// Vec16, sixteen f32 lanes, as one AVX-512 register. Included only by *_avx512.cpp.
+// The interface and its meaning are documented in vec16_portable.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace phalanx::kernels::cpu {
+namespace {
+
+struct Vec16 {
+  static constexpr int kMaxAccumulators = 16;
+
+  __m512 all;
+
+  static Vec16 zero() { return {_mm512_setzero_ps()}; }
+  static Vec16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
+  static Vec16 load(const float* from) { return {_mm512_loadu_ps(from)}; }
+  static Vec16 load_first(const float* from, int64_t n) {
+    return {_mm512_maskz_loadu_ps(first_lanes(n), from)};
+  }
+  static Vec16 load_bf16_even(const uint16_t* from) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(from), 16))};
+  }
+  static Vec16 load_bf16_odd(const uint16_t* from) {
+    return {_mm512_castsi512_ps(_mm512_and_si512(
+        _mm512_loadu_si512(from), _mm512_set1_epi32(static_cast<int>(0xffff0000U))))};
+  }
+  static Vec16 load_s8(const int8_t* from) {
+    return {_mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))};
+  }
+
+  void store(float* to) const { _mm512_storeu_ps(to, all); }
+  void store_first(float* to, int64_t n) const { _mm512_mask_storeu_ps(to, first_lanes(n), all); }
+  void store_low_bytes(int8_t* to) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm512_cvtepi32_epi8(_mm512_castps_si512(all)));
+  }
+
+  float sum() const {
+    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+  float maximum() const {
+    const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+
+ private:
+  static __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1U << n) - 1U); }
+};
+
+inline Vec16 operator+(const Vec16& a, const Vec16& b) { return {_mm512_add_ps(a.all, b.all)}; }
+inline Vec16 operator-(const Vec16& a, const Vec16& b) { return {_mm512_sub_ps(a.all, b.all)}; }
+inline Vec16 operator*(const Vec16& a, const Vec16& b) { return {_mm512_mul_ps(a.all, b.all)}; }
+inline Vec16 operator/(const Vec16& a, const Vec16& b) { return {_mm512_div_ps(a.all, b.all)}; }
+inline Vec16 fma(const Vec16& a, const Vec16& b, const Vec16& c) {
+  return {_mm512_fmadd_ps(a.all, b.all, c.all)};
+}
+inline Vec16 max(const Vec16& a, const Vec16& b) { return {_mm512_max_ps(a.all, b.all)}; }
+inline Vec16 min(const Vec16& a, const Vec16& b) { return {_mm512_min_ps(a.all, b.all)}; }
+inline Vec16 negate(const Vec16& a) { return {_mm512_xor_ps(a.all, _mm512_set1_ps(-0.0F))}; }
+inline Vec16 max_magnitude(const Vec16& a, const Vec16& b) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  return {_mm512_castsi512_ps(
+      _mm512_max_epu32(_mm512_and_si512(_mm512_castps_si512(a.all), magnitude),
+                       _mm512_and_si512(_mm512_castps_si512(b.all), magnitude)))};
+}
+inline Vec16 select_le(const Vec16& a, const Vec16& b, const Vec16& yes, const Vec16& no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.all, b.all, _CMP_LE_OQ), no.all, yes.all)};
+}
+inline Vec16 add_to_exponent(const Vec16& p, const Vec16& t) {
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p.all),
+                                               _mm512_slli_epi32(_mm512_castps_si512(t.all), 23)))};
+}
+
+}  // namespace
+}  // namespace phalanx::kernels::cpu

@@ -1,0 +1,123 @@
+// Vec16, sixteen f32 lanes, in plain C++: the portable tier's half of every vector kernel.
+// Included only by *_portable.cpp. All tiers' Vec16 have one interface and give the same bits.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace phalanx::kernels::cpu {
+namespace {
+
+/// Every operation is lane by lane and correctly rounded; comparisons are ordered (false on NaN).
+struct Vec16 {
+  /// Vec16 accumulators that fit the registers beside operands: bounds the register tiles.
+  static constexpr int kMaxAccumulators = 4;
+
+  float lane[16];
+
+  template <typename Function>
+  static Vec16 generate(Function&& function) {
+    Vec16 out;
+    for (int i = 0; i < 16; ++i) out.lane[i] = function(i);
+    return out;
+  }
+
+  static Vec16 zero() { return broadcast(0.0F); }
+  static Vec16 broadcast(float value) {
+    return generate([&](int) { return value; });
+  }
+  static Vec16 load(const float* from) {
+    return generate([&](int i) { return from[i]; });
+  }
+  /// The first n lanes, 0 <= n <= 16; the others are 0 and their memory is not touched.
+  static Vec16 load_first(const float* from, int64_t n) {
+    return generate([&](int i) { return i < n ? from[i] : 0.0F; });
+  }
+  /// Elements 0, 2, 4, ... (1, 3, 5, ... for odd) of 32 bf16 values.
+  static Vec16 load_bf16_even(const uint16_t* from) {
+    return generate(
+        [&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(from[2 * i]) << 16); });
+  }
+  static Vec16 load_bf16_odd(const uint16_t* from) { return load_bf16_even(from + 1); }
+  static Vec16 load_s8(const int8_t* from) {
+    return generate([&](int i) { return static_cast<float>(from[i]); });
+  }
+
+  void store(float* to) const {
+    for (int i = 0; i < 16; ++i) to[i] = lane[i];
+  }
+  void store_first(float* to, int64_t n) const {
+    for (int i = 0; i < n; ++i) to[i] = lane[i];
+  }
+  /// The low 8 bits of each lane's bit pattern.
+  void store_low_bytes(int8_t* to) const {
+    for (int i = 0; i < 16; ++i) to[i] = static_cast<int8_t>(std::bit_cast<uint32_t>(lane[i]));
+  }
+
+  /// The fixed reduction: lane i += lane i + 8, then 4, 2, 1.
+  float sum() const {
+    Vec16 t = *this;
+    for (int half = 8; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) t.lane[i] = t.lane[i] + t.lane[i + half];
+    }
+    return t.lane[0];
+  }
+  float maximum() const {
+    Vec16 t = *this;
+    for (int half = 8; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) {
+        t.lane[i] = t.lane[i] > t.lane[i + half] ? t.lane[i] : t.lane[i + half];
+      }
+    }
+    return t.lane[0];
+  }
+};
+
+inline Vec16 operator+(const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+inline Vec16 operator-(const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+inline Vec16 operator*(const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) { return a.lane[i] * b.lane[i]; });
+}
+inline Vec16 operator/(const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+/// a * b + c, rounded once.
+inline Vec16 fma(const Vec16& a, const Vec16& b, const Vec16& c) {
+  return Vec16::generate([&](int i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
+}
+/// a > b ? a : b, so b when either is NaN.
+inline Vec16 max(const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+inline Vec16 min(const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+inline Vec16 negate(const Vec16& a) {
+  return Vec16::generate([&](int i) { return -a.lane[i]; });
+}
+/// The larger of |a| and |b|, compared as bit patterns, so that NaN is above infinity.
+inline Vec16 max_magnitude(const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) {
+    const uint32_t x = std::bit_cast<uint32_t>(a.lane[i]) & 0x7fffffffU;
+    const uint32_t y = std::bit_cast<uint32_t>(b.lane[i]) & 0x7fffffffU;
+    return std::bit_cast<float>(x > y ? x : y);
+  });
+}
+/// a <= b ? yes : no.
+inline Vec16 select_le(const Vec16& a, const Vec16& b, const Vec16& yes, const Vec16& no) {
+  return Vec16::generate([&](int i) { return a.lane[i] <= b.lane[i] ? yes.lane[i] : no.lane[i]; });
+}
+/// Adds the low bits of t's pattern to p's exponent field: p * 2^(t's low bits) when it is normal.
+inline Vec16 add_to_exponent(const Vec16& p, const Vec16& t) {
+  return Vec16::generate([&](int i) {
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(p.lane[i]) +
+                                (std::bit_cast<uint32_t>(t.lane[i]) << 23));
+  });
+}
+
+}  // namespace
+}  // namespace phalanx::kernels::cpu

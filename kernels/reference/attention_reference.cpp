@@ -1,0 +1,207 @@
+// The oracle's KV blocks and attention. Called by reference_operators.
+#include "kernels/reference/attention_reference.h"
+
+#include <algorithm>
+#include <bit>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/reference/row_reference.h"
+#include "runtime/base/dtype.h"
+
+namespace phalanx::kernels::reference {
+namespace {
+
+constexpr int64_t kPartitionTokens = kBlockTokens * kAttentionPartitionBlocks;
+
+/// One stored row: what it multiplies by is code * scale, but for int8 the two stay apart.
+struct StoredRow {
+  std::vector<float> codes;
+  float scale = 1.0F;
+};
+
+int64_t element_bytes(KvFormat format) {
+  return format == KvFormat::kF32 ? 4 : format == KvFormat::kBf16 ? 2 : 1;
+}
+
+/// Address of a token's keys (part 0) or values (part 1), and of its scale.
+struct Place {
+  std::byte* row = nullptr;
+  std::byte* scale = nullptr;
+};
+
+Place place(const KvLayerView& kv, const SequenceRows& s, int64_t kv_head, int64_t position,
+            int part) {
+  const int64_t id = s.block_table[position / kBlockTokens];
+  const int64_t t = position % kBlockTokens;
+  const int64_t row_bytes = kv.head_dim * element_bytes(kv.format);
+  std::byte* block =
+      kv.data + (id * kv.num_kv_heads + kv_head) * kv_block_bytes(kv.format, kv.head_dim);
+  return {block + (part * kBlockTokens + t) * row_bytes,
+          block + 2 * kBlockTokens * row_bytes + (part * kBlockTokens + t) * 4};
+}
+
+/// The codes of ActivationForm::kS8, with one group.
+void store_int8(const float* x, int64_t head_dim, Place to) {
+  float largest = 0.0F;
+  bool has_nan = false;
+  for (int64_t d = 0; d < head_dim; ++d) {
+    has_nan = has_nan || std::isnan(x[d]);
+    largest = std::max(largest, std::fabs(x[d]));
+  }
+  float scale = largest / 127.0F;
+  if (scale < FLT_MIN) scale = 0.0F;
+  if (has_nan) scale = std::numeric_limits<float>::quiet_NaN();
+  const float inverse = scale == 0.0F ? 0.0F : 1.0F / scale;
+  for (int64_t d = 0; d < head_dim; ++d) {
+    const float scaled = x[d] * inverse;
+    float rounded = 127.0F;
+    if (scaled < 127.0F) rounded = std::max(-127.0F, std::nearbyint(scaled));
+    to.row[d] = static_cast<std::byte>(static_cast<int8_t>(rounded));
+  }
+  std::memcpy(to.scale, &scale, sizeof(scale));
+}
+
+void store(const float* x, const KvLayerView& kv, Place to) {
+  for (int64_t d = 0; d < kv.head_dim; ++d) {
+    switch (kv.format) {
+      case KvFormat::kF32:
+        std::memcpy(to.row + d * 4, x + d, 4);
+        break;
+      case KvFormat::kBf16: {
+        const uint16_t bits = f32_to_bf16(x[d]);
+        std::memcpy(to.row + d * 2, &bits, 2);
+        break;
+      }
+      case KvFormat::kInt8:
+        return store_int8(x, kv.head_dim, to);
+    }
+  }
+}
+
+StoredRow load(const KvLayerView& kv, Place from) {
+  StoredRow row;
+  row.codes.resize(static_cast<size_t>(kv.head_dim));
+  if (kv.format == KvFormat::kInt8) std::memcpy(&row.scale, from.scale, 4);
+  for (int64_t d = 0; d < kv.head_dim; ++d) {
+    float& code = row.codes[static_cast<size_t>(d)];
+    switch (kv.format) {
+      case KvFormat::kF32:
+        std::memcpy(&code, from.row + d * 4, 4);
+        break;
+      case KvFormat::kBf16: {
+        uint16_t bits;
+        std::memcpy(&bits, from.row + d * 2, 2);
+        code = bf16_to_f32(bits);
+        break;
+      }
+      case KvFormat::kInt8:
+        code = static_cast<float>(std::to_integer<int8_t>(from.row[d]));
+        break;
+    }
+  }
+  return row;
+}
+
+/// Partial or merged result: a maximum, the sum of weights relative to it, the weighted values.
+struct Weighted {
+  float maximum = 0.0F;
+  float sum = 0.0F;
+  std::vector<float> values;
+};
+
+/// One query over tokens [first, end) of one partition.
+Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, const SequenceRows& s,
+                          int64_t kv_head, int64_t first, int64_t end) {
+  std::vector<float> scores;
+  Weighted out;
+  out.maximum = -std::numeric_limits<float>::infinity();
+  for (int64_t t = first; t < end; ++t) {
+    const StoredRow key = load(kv, place(kv, s, kv_head, t, 0));
+    float score = 0.0F;
+    for (size_t d = 0; d < q.size(); ++d) score = std::fma(q[d], key.codes[d], score);
+    scores.push_back(score * key.scale);
+    out.maximum = std::max(out.maximum, scores.back());
+  }
+  float lanes[16] = {};
+  out.values.assign(q.size(), 0.0F);
+  for (int64_t t = first; t < end; ++t) {
+    const float weight = exp(scores[static_cast<size_t>(t - first)] - out.maximum);
+    lanes[t % 16] += weight;
+    const StoredRow value = load(kv, place(kv, s, kv_head, t, 1));
+    const float scaled = weight * value.scale;
+    for (size_t d = 0; d < q.size(); ++d) {
+      out.values[d] = std::fma(scaled, value.codes[d], out.values[d]);
+    }
+  }
+  for (int half = 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  out.sum = lanes[0];
+  return out;
+}
+
+void merge(Weighted& total, const Weighted& part) {
+  const float maximum = std::max(total.maximum, part.maximum);
+  const float x = exp(total.maximum - maximum);
+  const float y = exp(part.maximum - maximum);
+  total.maximum = maximum;
+  total.sum = std::fma(total.sum, x, part.sum * y);
+  for (size_t d = 0; d < total.values.size(); ++d) {
+    total.values[d] = std::fma(total.values[d], x, part.values[d] * y);
+  }
+}
+
+}  // namespace
+
+void write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+              const KvLayerView& kv) {
+  for (const SequenceRows& s : sequences) {
+    for (int64_t r = 0; r < s.num_rows; ++r) {
+      for (int64_t head = 0; head < kv.num_kv_heads; ++head) {
+        const int64_t row = s.first_row + r;
+        const int64_t position = s.first_position + r;
+        store(k.data + row * k.stride + head * kv.head_dim, kv, place(kv, s, head, position, 0));
+        store(v.data + row * v.stride + head * kv.head_dim, kv, place(kv, s, head, position, 1));
+      }
+    }
+  }
+}
+
+void attention(ConstRows q, std::span<const SequenceRows> sequences, const KvLayerView& kv,
+               const AttentionParams& params, Rows y) {
+  const auto head_dim = static_cast<size_t>(kv.head_dim);
+  for (const SequenceRows& s : sequences) {
+    for (int64_t r = 0; r < s.num_rows; ++r) {
+      const int64_t position = s.first_position + r;
+      const int64_t oldest = params.sliding_window > 0
+                                 ? std::max<int64_t>(0, position - params.sliding_window + 1)
+                                 : 0;
+      for (int64_t head = 0; head < params.num_query_heads; ++head) {
+        const float* query = q.data + (s.first_row + r) * q.stride + head * kv.head_dim;
+        std::vector<float> scaled(query, query + head_dim);
+        for (float& x : scaled) x *= params.scale;
+        const int64_t kv_head = params.kv_head_of_query[head];
+        Weighted total;
+        for (int64_t base = oldest / kPartitionTokens * kPartitionTokens; base <= position;
+             base += kPartitionTokens) {
+          const Weighted part = attend_partition(scaled, kv, s, kv_head, std::max(base, oldest),
+                                                 std::min(base + kPartitionTokens, position + 1));
+          if (total.values.empty()) {
+            total = part;
+          } else {
+            merge(total, part);
+          }
+        }
+        float* out = y.data + (s.first_row + r) * y.stride + head * kv.head_dim;
+        const float inverse = 1.0F / total.sum;
+        for (size_t d = 0; d < head_dim; ++d) out[d] = total.values[d] * inverse;
+      }
+    }
+  }
+}
+
+}  // namespace phalanx::kernels::reference
