@@ -1,0 +1,42 @@
+// Round-to-nearest quantization of weight rows. Called by engine_builder; pure functions, any
+// thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "runtime/base/dtype.h"
+#include "runtime/model/engine.pb.h"
+
+namespace phalanx::builder {
+
+/// Converts `count` stored elements (f32, f16, bf16; any alignment) to f32, exactly.
+void widen_elements(const std::byte* source, DType dtype, int64_t count, float* out);
+
+/// Index of the first element that is not finite, or -1.
+int64_t first_non_finite(std::span<const float> values);
+
+/// Quantizes one group of a row, w8: scale = bf16(max|w| / 127), code = 128 + clamp(round(w /
+/// scale), -127, 127), so w ~ (code - 128) * scale. Error per element: at most 0.502 scale, plus
+/// what bf16 cut off the scale at the largest element (0.25 scale). An all-zero group, or one below
+/// 2^-100, has scale 0 and codes 128.
+/// Returns the scale's bf16 bits.
+uint16_t quantize_group_w8(std::span<const float> weights, uint8_t* codes);
+
+/// w4: code = 8 + clamp(round(w / scale), -8, 7), the scale being the one of kScaleCandidates
+/// (bf16, positive or negative) with the least sum of squared errors; ties go to the first. Codes
+/// are one a byte here.
+uint16_t quantize_group_w4(std::span<const float> weights, uint8_t* codes);
+
+/// A row as stored. `row` has weight.cols() elements; codes and scales have the row's share of the
+/// tensors of engine.proto's Weight (w4 packed two a byte). F32 and BF16 rows (round to nearest
+/// even) have no scales.
+void encode_row(const engine::Weight& weight, std::span<const float> row, std::byte* codes,
+                uint16_t* scales);
+
+/// The inverse, for tests and error reports: what a kernel multiplies by.
+void decode_row(const engine::Weight& weight, const std::byte* codes, const uint16_t* scales,
+                std::span<float> row);
+
+}  // namespace phalanx::builder

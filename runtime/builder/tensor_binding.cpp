@@ -1,0 +1,202 @@
+// Template expansion over layers, with every checkpoint tensor accounted for.
+#include "runtime/builder/tensor_binding.h"
+
+#include <set>
+
+#include "runtime/model/architecture.h"
+
+namespace phalanx::builder {
+
+namespace {
+
+constexpr const char* kLayerMark = "{layer}";
+
+std::string with_layer(std::string text, int64_t layer) {
+  const size_t mark = text.find(kLayerMark);
+  if (mark == std::string::npos) return text;
+  return text.replace(mark, std::char_traits<char>::length(kLayerMark), std::to_string(layer));
+}
+
+class Binder {
+ public:
+  Binder(const engine::Architecture& architecture, const CheckpointConfig& config,
+         const CheckpointReader& checkpoint)
+      : architecture_(architecture), config_(config), checkpoint_(checkpoint) {}
+
+  Result<TensorBinding> run();
+
+ private:
+  Status bind(const engine::TensorTemplate& tensor, int64_t layer);
+  Status bind_tied(const engine::TensorTemplate& tensor, int64_t layer,
+                   const CheckpointTensor* found, const std::string& found_name, bool* done);
+  Result<engine::Weight> describe(const engine::TensorTemplate& tensor, int64_t layer) const;
+  Status check_source(const engine::Weight& weight, const std::string& name,
+                      const CheckpointTensor& source) const;
+  Status check_leftovers() const;
+
+  const engine::Architecture& architecture_;
+  const CheckpointConfig& config_;
+  const CheckpointReader& checkpoint_;
+  TensorBinding binding_;
+  std::set<std::string> read_;
+};
+
+std::string engine_name(const engine::TensorTemplate& tensor, int64_t layer) {
+  return layer < 0 ? tensor.role() : "layers." + std::to_string(layer) + "." + tensor.role();
+}
+
+bool is_on(const engine::TensorTemplate& tensor, const CheckpointConfig& config) {
+  return tensor.condition().empty() || config.switches.at(tensor.condition());
+}
+
+Result<engine::Weight> Binder::describe(const engine::TensorTemplate& tensor, int64_t layer) const {
+  engine::Weight weight;
+  weight.set_name(engine_name(tensor, layer));
+  weight.set_format(engine::F32);
+  PHALANX_ASSIGN_OR_RETURN(const int64_t rows, model::shape_extent(tensor.rows(), config_.model));
+  weight.set_rows(rows);
+  if (!tensor.cols().empty()) {
+    PHALANX_ASSIGN_OR_RETURN(const int64_t cols, model::shape_extent(tensor.cols(), config_.model));
+    weight.set_cols(cols);
+  }
+  weight.set_axis(tensor.axis());
+  weight.set_shard_unit(tensor.heads() ? config_.model.head_dim() : 1);
+  return weight;
+}
+
+Status Binder::check_source(const engine::Weight& weight, const std::string& name,
+                            const CheckpointTensor& source) const {
+  std::vector<int64_t> shape = {weight.rows()};
+  if (weight.cols() != 0) shape.push_back(weight.cols());
+  if (source.view.shape != shape)
+    return data_loss(source.file + ": tensor " + name + " is " +
+                     model::shape_text(source.view.shape) + ", config.json makes it " +
+                     model::shape_text(shape));
+  const auto dtype = source.view.dtype;
+  if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBf16)
+    return data_loss(source.file + ": tensor " + name + " is " + source.view.dtype_name +
+                     ", must be F32, F16 or BF16");
+  return {};
+}
+
+Status Binder::bind_tied(const engine::TensorTemplate& tensor, int64_t layer,
+                         const CheckpointTensor* found, const std::string& found_name, bool* done) {
+  // Untied, or not stated and both tensors are there: two weights.
+  *done = config_.model.tie_word_embeddings() || (found == nullptr && !config_.tie_is_stated);
+  if (!*done) return {};
+  const auto target = binding_.weight_of_role.find({tensor.tied_to(), layer});
+  if (target == binding_.weight_of_role.end())
+    return invalid_argument("architecture " + architecture_.name() + ": tensor \"" + tensor.role() +
+                            "\" is tied to \"" + tensor.tied_to() +
+                            "\", which must come before it");
+  for (BoundTensor& bound : binding_.tensors) {
+    if (bound.weight.name() != target->second) continue;
+    PHALANX_ASSIGN_OR_RETURN(const engine::Weight own, describe(tensor, layer));
+    if (own.rows() != bound.weight.rows() || own.cols() != bound.weight.cols())
+      return invalid_argument("architecture " + architecture_.name() + ": tensor \"" +
+                              tensor.role() + "\" is tied to \"" + tensor.tied_to() +
+                              "\" of another shape");
+    bound.weight.set_axis(own.axis());
+    bound.weight.set_shard_unit(own.shard_unit());
+  }
+  binding_.weight_of_role.emplace(std::pair(tensor.role(), layer), target->second);
+  binding_.tied = true;
+  if (found != nullptr) {
+    read_.insert(found_name);
+    binding_.notes.push_back(found_name + " was left out: tie_word_embeddings is true");
+  } else if (!config_.tie_is_stated) {
+    binding_.notes.push_back("the checkpoint has no " + tensor.checkpoint_names(0) +
+                             " and does not say tie_word_embeddings: tied to " + tensor.tied_to());
+  }
+  return {};
+}
+
+Status Binder::bind(const engine::TensorTemplate& tensor, int64_t layer) {
+  const CheckpointTensor* found = nullptr;
+  std::string found_name;
+  for (const std::string& pattern : tensor.checkpoint_names()) {
+    found_name = with_layer(pattern, layer);
+    found = checkpoint_.find(found_name);
+    if (found != nullptr) break;
+  }
+  if (!tensor.tied_to().empty()) {
+    bool done = false;
+    PHALANX_RETURN_IF_ERROR(bind_tied(tensor, layer, found, found_name, &done));
+    if (done) return {};
+  }
+  if (found == nullptr)
+    return data_loss("the checkpoint lacks tensor " +
+                     with_layer(tensor.checkpoint_names(0), layer) + ", which architecture " +
+                     architecture_.name() + " needs");
+  PHALANX_ASSIGN_OR_RETURN(engine::Weight weight, describe(tensor, layer));
+  PHALANX_RETURN_IF_ERROR(check_source(weight, found_name, *found));
+  read_.insert(found_name);
+  binding_.weight_of_role.emplace(std::pair(tensor.role(), layer), weight.name());
+  binding_.tensors.push_back({std::move(weight), found_name, found, false});
+  return {};
+}
+
+Status Binder::check_leftovers() const {
+  for (const auto& [name, tensor] : checkpoint_.tensors()) {
+    if (read_.count(name) != 0) continue;
+    bool ignored = false;
+    for (const std::string& pattern : architecture_.ignored_tensors())
+      ignored = ignored || model::matches_pattern(pattern, name);
+    if (!ignored)
+      return data_loss(tensor.file + ": tensor " + name + " " +
+                       model::shape_text(tensor.view.shape) +
+                       " is read by nothing in architecture " + architecture_.name() +
+                       "; the model would not be what it was trained to be");
+  }
+  return {};
+}
+
+Result<TensorBinding> Binder::run() {
+  const auto is_per_layer = [](const engine::TensorTemplate& tensor) {
+    return tensor.checkpoint_names(0).find(kLayerMark) != std::string::npos;
+  };
+  // Globals that come before the first per-layer template open the engine, the others close it.
+  int first_layered = 0;
+  while (first_layered < architecture_.tensors_size() &&
+         !is_per_layer(architecture_.tensors(first_layered)))
+    ++first_layered;
+  const auto bind_globals = [&](int begin, int end) -> Status {
+    for (int i = begin; i < end; ++i) {
+      const engine::TensorTemplate& tensor = architecture_.tensors(i);
+      if (!is_per_layer(tensor) && is_on(tensor, config_))
+        PHALANX_RETURN_IF_ERROR(bind(tensor, -1));
+    }
+    return {};
+  };
+  PHALANX_RETURN_IF_ERROR(bind_globals(0, first_layered));
+  for (int64_t layer = 0; layer < config_.model.num_hidden_layers(); ++layer) {
+    for (const engine::TensorTemplate& tensor : architecture_.tensors()) {
+      if (is_per_layer(tensor) && is_on(tensor, config_))
+        PHALANX_RETURN_IF_ERROR(bind(tensor, layer));
+    }
+  }
+  PHALANX_RETURN_IF_ERROR(bind_globals(first_layered, architecture_.tensors_size()));
+  PHALANX_RETURN_IF_ERROR(check_leftovers());
+
+  std::set<std::string> tables;
+  for (const auto* section :
+       {&architecture_.prologue(), &architecture_.layer(), &architecture_.epilogue()}) {
+    for (const engine::OpTemplate& op : *section) {
+      if (op.kind() != engine::EMBEDDING) continue;
+      for (const std::string& role : op.weights()) tables.insert(role);
+    }
+  }
+  for (BoundTensor& bound : binding_.tensors)
+    bound.is_table = bound.weight.axis() == engine::VOCAB || tables.count(bound.weight.name()) != 0;
+  return std::move(binding_);
+}
+
+}  // namespace
+
+Result<TensorBinding> bind_tensors(const engine::Architecture& architecture,
+                                   const CheckpointConfig& config,
+                                   const CheckpointReader& checkpoint) {
+  return Binder(architecture, config, checkpoint).run();
+}
+
+}  // namespace phalanx::builder
