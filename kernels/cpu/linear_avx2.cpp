@@ -218,29 +218,29 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
-/// Too few registers to gain from a second kind of micro-kernel.
-constexpr LaneKernels both(LaneKernel kernel) { return {kernel, kernel}; }
+/// One micro-kernel, however much should be fetched ahead.
+constexpr LaneKernels any(LaneKernel kernel) { return {{kernel, kernel, kernel}}; }
 
 void multiply_f32(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {both(lane_f32<1>), both(lane_f32<2>),
-                                              both(lane_f32<3>), both(lane_f32<4>)};
+  constexpr LaneKernels kKernels[kMaxRows] = {any(lane_f32<1>), any(lane_f32<2>), any(lane_f32<3>),
+                                              any(lane_f32<4>)};
   multiply_panels(task, kKernels);
 }
 void multiply_bf16(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {both(lane_bf16<1>), both(lane_bf16<2>),
-                                              both(lane_bf16<3>), both(lane_bf16<4>)};
+  constexpr LaneKernels kKernels[kMaxRows] = {any(lane_bf16<1>), any(lane_bf16<2>),
+                                              any(lane_bf16<3>), any(lane_bf16<4>)};
   multiply_panels(task, kKernels);
 }
 void multiply_w8(const LinearTask& task) {
   constexpr LaneKernels kKernels[kMaxRows] = {
-      both(lane_quantized<1, false>), both(lane_quantized<2, false>),
-      both(lane_quantized<3, false>), both(lane_quantized<4, false>)};
+      any(lane_quantized<1, false>), any(lane_quantized<2, false>), any(lane_quantized<3, false>),
+      any(lane_quantized<4, false>)};
   multiply_panels(task, kKernels);
 }
 void multiply_w4(const LinearTask& task) {
   constexpr LaneKernels kKernels[kMaxRows] = {
-      both(lane_quantized<1, true>), both(lane_quantized<2, true>), both(lane_quantized<3, true>),
-      both(lane_quantized<4, true>)};
+      any(lane_quantized<1, true>), any(lane_quantized<2, true>), any(lane_quantized<3, true>),
+      any(lane_quantized<4, true>)};
   multiply_panels(task, kKernels);
 }
 

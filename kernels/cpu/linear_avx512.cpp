@@ -13,17 +13,22 @@ namespace {
 constexpr int kMaxRows = 6;
 constexpr int kVectors = 4;  // of 16 outputs, across a panel
 
-template <bool kStream>
+/// Fetches into the first-level cache what is needed soon (four lines: the kernel's own weights),
+/// and into the second what is needed for the next panel.
+template <Fetch kFetch>
 inline void prefetch_unit(const uint8_t* lines) {
-  __builtin_prefetch(lines, 0, 2);
-  if constexpr (kStream) {
-    __builtin_prefetch(lines + kLineBytes, 0, 2);
-    __builtin_prefetch(lines + 2 * kLineBytes, 0, 2);
-    __builtin_prefetch(lines + 3 * kLineBytes, 0, 2);
+  if constexpr (kFetch == kFetchFour) {
+    __builtin_prefetch(lines, 0, 3);
+    __builtin_prefetch(lines + kLineBytes, 0, 3);
+    __builtin_prefetch(lines + 2 * kLineBytes, 0, 3);
+    __builtin_prefetch(lines + 3 * kLineBytes, 0, 3);
+  } else {
+    __builtin_prefetch(lines, 0, 2);
+    if constexpr (kFetch == kFetchTwo) __builtin_prefetch(lines + kLineBytes, 0, 2);
   }
 }
 
-template <int kRows, bool kStream>
+template <int kRows, Fetch kFetch>
 void lane_f32(const LaneArgs& args) {
   __m512 sums[kRows][kVectors];
   for (auto& row : sums)
@@ -31,7 +36,7 @@ void lane_f32(const LaneArgs& args) {
   const uint8_t* w = args.w;
   const uint8_t* x = args.x;
   for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 4) {
-    prefetch_unit<kStream>(w + args.prefetch_bytes);
+    prefetch_unit<kFetch>(w + args.prefetch_bytes);
     __m512 weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_ps(w + v * kLineBytes);
@@ -52,7 +57,7 @@ void lane_f32(const LaneArgs& args) {
 
 inline __m512bh as_bf16(__m512i bits) { return (__m512bh)bits; }
 
-template <int kRows, bool kStream>
+template <int kRows, Fetch kFetch>
 void lane_bf16(const LaneArgs& args) {
   __m512 sums[kRows][kVectors];
   for (auto& row : sums)
@@ -61,7 +66,7 @@ void lane_bf16(const LaneArgs& args) {
   const uint8_t* x = args.x;
   const int64_t num_pairs = args.num_units - (args.odd_lane ? 1 : 0);
   for (int64_t unit = 0; unit < num_pairs; ++unit, w += kUnitRowBytes, x += 4) {
-    prefetch_unit<kStream>(w + args.prefetch_bytes);
+    prefetch_unit<kFetch>(w + args.prefetch_bytes);
     __m512i weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(w + v * kLineBytes);
@@ -120,11 +125,11 @@ inline void start_group(const LaneArgs& args, const uint8_t* header, int64_t gro
   }
 }
 
-template <int kRows, bool kStream>
+template <int kRows, Fetch kFetch>
 inline void w8_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
                      __m512i (&dots)[kRows][kVectors]) {
   for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 4) {
-    prefetch_unit<kStream>(w + args.prefetch_bytes);
+    prefetch_unit<kFetch>(w + args.prefetch_bytes);
     __m512i weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) weights[v] = _mm512_load_si512(w + v * kLineBytes);
@@ -140,12 +145,12 @@ inline void w8_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
   }
 }
 
-template <int kRows, bool kStream>
+template <int kRows, Fetch kFetch>
 inline void w4_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
                      __m512i (&dots)[kRows][kVectors]) {
   const __m512i mask = _mm512_set1_epi8(15);
   for (int64_t unit = 0; unit < args.num_units; ++unit, w += kUnitRowBytes, x += 8) {
-    prefetch_unit<kStream>(w + args.prefetch_bytes);
+    prefetch_unit<kFetch>(w + args.prefetch_bytes);
     __m512i weights[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v)
@@ -175,7 +180,7 @@ inline void w4_units(const LaneArgs& args, const uint8_t* w, const uint8_t* x,
   }
 }
 
-template <int kRows, bool kW4, bool kStream>
+template <int kRows, bool kW4, Fetch kFetch>
 void lane_quantized(const LaneArgs& args) {
   float* tile = args.tile;
   for (int i = 0; i < kRows * kTileCols; i += 16) _mm512_store_ps(tile + i, _mm512_setzero_ps());
@@ -187,9 +192,9 @@ void lane_quantized(const LaneArgs& args) {
     start_group<kRows, kW4>(args, header, group, dots);
     pin(dots);
     if constexpr (kW4)
-      w4_units<kRows, kStream>(args, header + args.header_bytes, x, dots);
+      w4_units<kRows, kFetch>(args, header + args.header_bytes, x, dots);
     else
-      w8_units<kRows, kStream>(args, header + args.header_bytes, x, dots);
+      w8_units<kRows, kFetch>(args, header + args.header_bytes, x, dots);
     pin(dots);
     const float* x_scales = args.x_scales + group;
     for (int r = 0; r < kRows; ++r) {
@@ -209,12 +214,15 @@ void lane_quantized(const LaneArgs& args) {
 }
 
 template <int kRows>
-constexpr LaneKernels kF32Kernels = {lane_f32<kRows, true>, lane_f32<kRows, false>};
+constexpr LaneKernels kF32Kernels = {
+    {lane_f32<kRows, kFetchFour>, lane_f32<kRows, kFetchTwo>, lane_f32<kRows, kFetchOne>}};
 template <int kRows>
-constexpr LaneKernels kBf16Kernels = {lane_bf16<kRows, true>, lane_bf16<kRows, false>};
+constexpr LaneKernels kBf16Kernels = {
+    {lane_bf16<kRows, kFetchFour>, lane_bf16<kRows, kFetchTwo>, lane_bf16<kRows, kFetchOne>}};
 template <int kRows, bool kW4>
-constexpr LaneKernels kQuantizedKernels = {lane_quantized<kRows, kW4, true>,
-                                           lane_quantized<kRows, kW4, false>};
+constexpr LaneKernels kQuantizedKernels = {{lane_quantized<kRows, kW4, kFetchFour>,
+                                            lane_quantized<kRows, kW4, kFetchTwo>,
+                                            lane_quantized<kRows, kW4, kFetchOne>}};
 
 void multiply_f32(const LinearTask& task) {
   constexpr LaneKernels kKernels[kMaxRows] = {kF32Kernels<1>, kF32Kernels<2>, kF32Kernels<3>,

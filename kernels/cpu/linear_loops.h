@@ -37,12 +37,11 @@ struct LaneArgs {
 
 using LaneKernel = void (*)(const LaneArgs& args);
 
-/// The micro-kernels of one number of rows. `stream` fetches all four lines of each unit ahead,
-/// `trickle` one.
+/// The micro-kernels of one number of rows: kernels[i] fetches 4, 2 or 1 of each unit's four lines.
 struct LaneKernels {
-  LaneKernel stream;
-  LaneKernel trickle;
+  LaneKernel kernels[3];
 };
+enum Fetch { kFetchFour, kFetchTwo, kFetchOne };
 
 /// How far ahead of its own reads a lone tile fetches: memory latency at full speed.
 constexpr int64_t kStreamAheadBytes = 4096;
@@ -51,19 +50,25 @@ inline void add_tile(float* sum, const float* addend, int rows) {
   for (int i = 0; i < rows * kTileCols; ++i) sum[i] += addend[i];
 }
 
+/// One row of a tile, plus the bias if there is one. A count known to the compiler is worth a copy.
+inline void store_row(const float* from, const float* bias, int64_t cols, float* y) {
+  if (bias == nullptr)
+    for (int64_t i = 0; i < cols; ++i) y[i] = from[i];
+  else
+    for (int64_t i = 0; i < cols; ++i) y[i] = from[i] + bias[i];
+}
+
 inline void store_tile(const LinearTask& task, const float* tile, int64_t panel, int64_t row,
                        int rows) {
   const int64_t n = panel * kTileCols;
-  const int64_t cols = task.num_outputs - n < kTileCols ? task.num_outputs - n : kTileCols;
-  for (int r = 0; r < rows; ++r) {
-    float* y = task.y + (row + r) * task.y_stride + n;
-    const float* from = tile + r * kTileCols;
-    if (task.bias != nullptr) {
-      const float* bias = task.bias + n;
-      for (int64_t i = 0; i < cols; ++i) y[i] = from[i] + bias[i];
-    } else {
-      for (int64_t i = 0; i < cols; ++i) y[i] = from[i];
-    }
+  const int64_t cols = task.num_outputs - n;
+  const float* bias = task.bias == nullptr ? nullptr : task.bias + n;
+  float* y = task.y + row * task.y_stride + n;
+  for (int r = 0; r < rows; ++r, y += task.y_stride, tile += kTileCols) {
+    if (cols >= kTileCols)
+      store_row(tile, bias, kTileCols, y);
+    else
+      store_row(tile, bias, cols, y);
   }
 }
 
@@ -96,21 +101,24 @@ void multiply_tile(const LinearTask& task, LaneKernel kernel, LaneArgs args, int
   store_tile(task, tiles[0], panel, row, rows);
 }
 
-/// Weights come from memory once, while a panel's first tiles are computed, and from the cache for
-/// the others. With one tile a panel, a tile fetches its own weights a little ahead; with more, the
-/// first ones fetch the next panel.
-inline bool plan_prefetch(const LinearTask& task, int64_t panel, int64_t tile, int64_t num_tiles,
-                          LaneArgs& args) {
-  args.prefetch_bytes = num_tiles == 1 ? kStreamAheadBytes : 0;
-  if (num_tiles == 1) return true;
-  if (panel + 1 == task.panel_end) return false;
-  if (num_tiles < 4) {
-    if (tile > 0) return false;
-    args.prefetch_bytes = task.panel_bytes;
-    return true;
+/// Weights come from memory once, while a panel's first tile is computed, and from the cache for
+/// the others. So a lone tile fetches its own weights a little ahead; several share out the next
+/// panel's lines, since fetching them all during one tile would hold up its own loads.
+inline Fetch plan_fetch(const LinearTask& task, int64_t panel, int64_t tile, int64_t num_tiles,
+                        LaneArgs& args) {
+  if (num_tiles == 1) {
+    args.prefetch_bytes = kStreamAheadBytes;
+    return kFetchFour;
   }
-  if (tile < 4) args.prefetch_bytes = task.panel_bytes + tile * kLineBytes;
-  return false;
+  args.prefetch_bytes = 0;
+  if (panel + 1 == task.panel_end) return kFetchOne;
+  if (num_tiles == 2 || (num_tiles == 3 && tile == 0)) {
+    args.prefetch_bytes = task.panel_bytes + tile * 2 * kLineBytes;
+    return kFetchTwo;
+  }
+  const int64_t line = num_tiles == 3 ? tile + 1 : tile;
+  if (line < 4) args.prefetch_bytes = task.panel_bytes + line * kLineBytes;
+  return kFetchOne;
 }
 
 /// kernels[rows - 1] are the micro-kernels of `rows` rows.
@@ -118,6 +126,8 @@ template <int kMaxRows>
 void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRows]) {
   const int64_t num_rows = task.row_end - task.row_begin;
   const int64_t num_tiles = (num_rows + kMaxRows - 1) / kMaxRows;
+  const int64_t short_rows = num_rows / num_tiles;  // tiles of like size, not six, six and one
+  const int64_t num_longer_tiles = num_rows % num_tiles;
   LaneArgs args{};
   args.group_bytes = task.group_bytes;
   args.header_bytes = task.header_bytes;
@@ -128,14 +138,12 @@ void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRo
   args.x_row_bytes = task.x_row_bytes;
   args.x_groups = task.x_groups;
   for (int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
+    int64_t row = task.row_begin;
     for (int64_t tile = 0; tile < num_tiles; ++tile) {
-      const int64_t begin = task.row_begin + num_rows * tile / num_tiles;
-      const int64_t end = task.row_begin + num_rows * (tile + 1) / num_tiles;
-      const int rows = static_cast<int>(end - begin);
-      const bool stream = plan_prefetch(task, panel, tile, num_tiles, args);
-      const LaneKernels& of_rows = kernels[rows - 1];
-      multiply_tile<kMaxRows>(task, stream ? of_rows.stream : of_rows.trickle, args, panel, begin,
-                              rows);
+      const int rows = static_cast<int>(tile < num_longer_tiles ? short_rows + 1 : short_rows);
+      const Fetch fetch = plan_fetch(task, panel, tile, num_tiles, args);
+      multiply_tile<kMaxRows>(task, kernels[rows - 1].kernels[fetch], args, panel, row, rows);
+      row += rows;
     }
   }
 }
