@@ -11,7 +11,7 @@
 namespace phalanx::parallel {
 
 /// Longest uninterrupted sleep: how late a sleeping rank may notice the abort flag.
-inline constexpr std::chrono::milliseconds kSleepSlice{50};
+inline constexpr std::chrono::milliseconds kSleepSlice{100};
 
 /// How long a rank spins before it sleeps: a few times what a futex wake costs, so that a peer who
 /// is only a little behind never has to make that system call.
