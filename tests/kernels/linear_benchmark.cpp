@@ -128,6 +128,7 @@ struct Shape {
   int64_t num_rows;
   int64_t num_cols;
   int64_t num_lanes;
+  int64_t group_size;  ///< quantized formats
 };
 
 struct Bench {
@@ -156,7 +157,7 @@ std::vector<std::unique_ptr<PackedMatrix>> packed_copies(const Bench& bench,
 }
 
 void bench_shape(const Bench& bench, const Shape& shape, WeightFormat format, int64_t total_bytes) {
-  const int64_t group_size = is_quantized(format) ? 128 : 0;
+  const int64_t group_size = is_quantized(format) ? shape.group_size : 0;
   const StoredMatrix stored({format, shape.num_rows, shape.num_cols, group_size}, 1);
   std::printf("%s %s N=%lld K=%lld L=%lld\n", shape.name, weight_format_name(format),
               static_cast<long long>(shape.num_rows), static_cast<long long>(shape.num_cols),
@@ -211,15 +212,15 @@ int run(int argc, char** argv) {
   const Bench bench{team, tier, bandwidth};
   std::printf("tier %s, %d threads; best of 7 by %s, limits measured in turn (medians)\n",
               isa_tier_name(tier), num_threads, use_thread_time ? "thread time" : "wall clock");
-  const std::vector<Shape> demo = {{"demo qkv", 768, 256, 1},
-                                   {"demo o", 256, 512, 8},
-                                   {"demo gate_up", 2048, 256, 1},
-                                   {"demo down", 256, 1024, 8}};
-  const std::vector<Shape> llama = {{"1B qkv", 3072, 2048, 1},
-                                    {"1B o", 2048, 2048, 8},
-                                    {"1B gate_up", 16384, 2048, 1},
-                                    {"1B down", 2048, 8192, 8},
-                                    {"1B lm_head/4", 32064, 2048, 1}};
+  const std::vector<Shape> demo = {{"demo qkv", 768, 256, 1, 64},
+                                   {"demo o", 256, 512, 8, 64},
+                                   {"demo gate_up", 2048, 256, 1, 64},
+                                   {"demo down", 256, 1024, 8, 64}};
+  const std::vector<Shape> llama = {{"1B qkv", 3072, 2048, 1, 128},
+                                    {"1B o", 2048, 2048, 8, 128},
+                                    {"1B gate_up", 16384, 2048, 1, 128},
+                                    {"1B down", 2048, 8192, 8, 128},
+                                    {"1B lm_head/4", 32064, 2048, 1, 128}};
   for (WeightFormat format :
        {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kBf16, WeightFormat::kF32}) {
     if (!only.empty() && only != weight_format_name(format)) continue;
