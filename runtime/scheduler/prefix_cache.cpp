@@ -8,19 +8,17 @@
 #include "runtime/scheduler/hash64.h"
 
 namespace phalanx {
-namespace {
-
-uint64_t content_hash(ContentId parent, uint64_t salt, std::span<const int32_t> tokens) {
-  return hash64_bytes(hash64_combine(salt, parent.value), std::as_bytes(tokens));
-}
-
-}  // namespace
-
-PrefixCache::PrefixCache(int64_t num_blocks, int64_t block_tokens) : block_tokens_(block_tokens) {
+PrefixCache::PrefixCache(int64_t num_blocks, int64_t block_tokens, uint64_t hash_mask)
+    : block_tokens_(block_tokens), hash_mask_(hash_mask) {
   PHALANX_CHECK_GT(block_tokens, 0, "block_tokens");
   slots_.resize(static_cast<size_t>(num_blocks));
   tokens_.resize(static_cast<size_t>(num_blocks * block_tokens));
   buckets_.assign(std::bit_ceil(static_cast<size_t>(num_blocks)), -1);
+}
+
+uint64_t PrefixCache::content_hash(ContentId parent, uint64_t salt,
+                                   std::span<const int32_t> tokens) const {
+  return hash64_bytes(hash64_combine(salt, parent.value), std::as_bytes(tokens)) & hash_mask_;
 }
 
 std::span<const int32_t> PrefixCache::tokens_of(int32_t block) const {

@@ -22,7 +22,8 @@ struct ContentId {
 /// Memory is fixed: one entry a block. One thread.
 class PrefixCache {
  public:
-  PrefixCache(int64_t num_blocks, int64_t block_tokens);
+  /// hash_mask: bits of the hash that are used; a test narrows it to make hashes collide.
+  PrefixCache(int64_t num_blocks, int64_t block_tokens, uint64_t hash_mask = ~uint64_t{0});
 
   struct Entry {
     ContentId content;
@@ -64,7 +65,10 @@ class PrefixCache {
   void enter(ContentId content, ContentId parent, uint64_t salt, uint64_t hash,
              std::span<const int32_t> tokens, BlockId block);
 
+  uint64_t content_hash(ContentId parent, uint64_t salt, std::span<const int32_t> tokens) const;
+
   int64_t block_tokens_;
+  uint64_t hash_mask_;
   std::vector<Slot> slots_;       // by block
   std::vector<int32_t> tokens_;   // by block, block_tokens_ each
   std::vector<int32_t> buckets_;  // first block, -1: none; a power of two

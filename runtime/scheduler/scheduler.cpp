@@ -161,7 +161,6 @@ struct Scheduler::State {
     if (sequence->slot_sampled) --num_decoding;
     reserved_blocks -= sequence->reserved_blocks;
     --num_running;
-    sequence->num_computed = 0;
     sequence->phase = SequencePhase::kDraining;
   }
 
@@ -277,26 +276,25 @@ struct Scheduler::State {
     }
   }
 
-  // An equal share of all sequences for each micro-batch, rounded up.
+  // An equal share of all sequences for each micro-batch, rounded up. Who finds one full is admitted
+  // to another: a full one has sequences that run, so the rotation goes on.
   bool micro_batch_is_full(size_t micro_batch) const {
     const int64_t all = num_running + queue.num_waiting() + queue.num_preempted();
     const int64_t share = (all + config.pp_size - 1) / config.pp_size;
     return static_cast<int64_t>(running[micro_batch].size()) >= share;
   }
 
-  // Returns whether a sequence could be admitted, but into another micro-batch.
-  bool plan_admissions(Draft* draft, size_t micro_batch) {
-    while (draft->budget > 0 && !free_slots.empty()) {
+  void plan_admissions(Draft* draft, size_t micro_batch) {
+    while (draft->budget > 0 && !free_slots.empty() && !micro_batch_is_full(micro_batch)) {
       Sequence* sequence = queue.best(next_step);
-      if (sequence == nullptr) return false;
+      if (sequence == nullptr) return;
       switch (decide_admission(pool, num_running, reserved_blocks, next_step, sequence, &match)) {
         case Admission::kNow:
-          if (micro_batch_is_full(micro_batch)) return true;
           start_running(sequence, static_cast<uint32_t>(micro_batch), match);
           append_chunk(draft, sequence);
           break;
         case Admission::kLater:
-          return false;
+          return;
         case Admission::kNever:
           fail(sequence, "this request's " + std::to_string(sequence->num_known()) +
                              " tokens, and up to " + std::to_string(sequence->max_total_tokens) +
@@ -306,22 +304,11 @@ struct Scheduler::State {
           break;
       }
     }
-    return false;
   }
 
-  // A running sequence always has a next row, but for one that fills the pool alone and waits for
-  // its tokens in flight.
-  bool others_can_run(size_t micro_batch) const {
-    for (size_t other = 0; other < running.size(); ++other) {
-      if (other == micro_batch || running[other].empty()) continue;
-      const Sequence& first = *running[other].front();
-      const bool waits_alone =
-          num_running == 1 && pool.num_free() == 0 && first.num_pending > 0 &&
-          first.num_computed ==
-              static_cast<int64_t>(first.table.blocks.size()) * config.block_tokens;
-      if (!waits_alone) return true;
-    }
-    return false;
+  // Then their turn must come, if need be by way of an empty plan.
+  bool others_run(size_t micro_batch) const {
+    return num_running > static_cast<int64_t>(running[micro_batch].size());
   }
 
   std::optional<StepPlan> plan() {
@@ -334,9 +321,9 @@ struct Scheduler::State {
     draft.plan.sequences.reserve(running[micro_batch].size() + 1);
     plan_decodes(&draft, micro_batch);
     plan_prefills(&draft, micro_batch);
-    const bool other_admits = plan_admissions(&draft, micro_batch);
+    plan_admissions(&draft, micro_batch);
     std::optional<StepPlan> result;
-    if (!draft.plan.sequences.empty() || other_admits || others_can_run(micro_batch)) {
+    if (!draft.plan.sequences.empty() || others_run(micro_batch)) {
       finish_plan(&draft);
       result = std::move(draft.plan);
     }
