@@ -47,6 +47,7 @@ void BatchInputs::apply_sequence(const SequencePlan& sequence, uint64_t step) {
     slot.active = true;
     slot.block_table.clear();
     slot.num_tokens = sequence.first_position;  // the tokens before it are in cached blocks
+    slot.start_step = static_cast<int64_t>(step);
     slot.last_sampling_step = -1;
     slot.known_sampling_step = -1;
   }
@@ -69,7 +70,7 @@ void BatchInputs::apply_sequence(const SequencePlan& sequence, uint64_t step) {
   }
   if (sequence.token_ids.empty()) {
     PHALANX_CHECK_GE(slot.last_sampling_step, 0, "a slot feeds back before it sampled");
-    fed_back_.push_back({sequence.slot, static_cast<int32_t>(first_row)});
+    fed_back_.push_back({sequence.slot, static_cast<int32_t>(first_row), slot.last_sampling_step});
     token_ids_.push_back(-1);
     newest_needed_step_ = std::max(newest_needed_step_, slot.last_sampling_step);
   } else {
@@ -87,7 +88,7 @@ void BatchInputs::apply_sequence(const SequencePlan& sequence, uint64_t step) {
 void BatchInputs::set_sampled(uint32_t slot_index, uint64_t step, int32_t token_id) {
   PHALANX_CHECK_LT(slot_index, slots_.size(), "slot of a result");
   Slot& slot = slots_[slot_index];
-  if (!slot.active || slot.last_sampling_step != static_cast<int64_t>(step)) return;
+  if (!slot.active || static_cast<int64_t>(step) < slot.start_step) return;
   slot.known_sampling_step = static_cast<int64_t>(step);
   slot.last_token = token_id;
 }
@@ -95,7 +96,7 @@ void BatchInputs::set_sampled(uint32_t slot_index, uint64_t step, int32_t token_
 void BatchInputs::collect_fed_back(std::vector<int32_t>& token_ids) const {
   token_ids.clear();
   for (const FedBackRow& row : fed_back_) {
-    PHALANX_CHECK_GE(slots_[row.slot].known_sampling_step, 0, "a fed-back token is not known");
+    PHALANX_CHECK_EQ(slots_[row.slot].known_sampling_step, row.step, "step of a fed-back token");
     token_ids.push_back(slots_[row.slot].last_token);
   }
 }

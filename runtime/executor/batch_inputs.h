@@ -23,6 +23,7 @@ struct SamplingRow {
 struct FedBackRow {
   uint32_t slot = 0;
   int32_t row = 0;
+  int64_t step = 0;  ///< the step that drew it
 };
 
 /// Executor thread only. Memory is sized by the constructor.
@@ -36,7 +37,8 @@ class BatchInputs {
   /// that does not cover its rows, an unknown slot): the leader and this rank disagree.
   void apply(const StepPlan& plan);
 
-  /// Remembers a drawn token, if the slot still holds the sequence that drew it in `step`.
+  /// Remembers a drawn token, if the slot still holds the sequence that drew it in `step`. In the
+  /// order of steps.
   void set_sampled(uint32_t slot, uint64_t step, int32_t token_id);
 
   /// Writes the token ids of the rows that feed back, in fed_back() order; ids.size() as there.
@@ -57,8 +59,9 @@ class BatchInputs {
   struct Slot {
     bool active = false;
     std::vector<int32_t> block_table;
-    int64_t num_tokens = 0;  ///< computed, counting the current step
-    int64_t last_sampling_step = -1;
+    int64_t num_tokens = 0;            ///< computed, counting the current step
+    int64_t start_step = 0;            ///< results of earlier steps are another sequence's
+    int64_t last_sampling_step = -1;   ///< as planned
     int64_t known_sampling_step = -1;  ///< the step last_token is of
     int32_t last_token = -1;
   };

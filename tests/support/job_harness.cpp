@@ -2,6 +2,9 @@
 #include "tests/support/job_harness.h"
 
 #include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <thread>
 
@@ -163,7 +166,14 @@ JobTrace run_job(parallel::MpiSession* session, std::shared_ptr<const model::Eng
       leader->drain(std::chrono::seconds(60));
     });
   }
-  RankWorker(parts, options.limits, shape.num_blocks).run();
+  try {
+    RankWorker(parts, options.limits, shape.num_blocks).run();
+  } catch (const std::exception& error) {  // the other ranks wait for this one: end them all
+    std::fprintf(stderr, "rank %d, step %lld, %s: %s\n", rank,
+                 static_cast<long long>(progress.step()), progress.operation(), error.what());
+    if (session != nullptr) session->abort(1);
+    std::abort();
+  }
   if (client_thread.joinable()) client_thread.join();
   if (leader_thread.joinable()) leader_thread.join();
   if (leader) trace.stats = leader->stats();

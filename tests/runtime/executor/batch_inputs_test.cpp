@@ -98,6 +98,16 @@ TEST(BatchInputs, ALateResultDoesNotReachTheSlotsNextSequence) {
   EXPECT_EQ(fed_back, std::vector<int32_t>{7});
 }
 
+TEST(BatchInputs, AResultMayComeAfterThePlanThatFeedsItBack) {
+  BatchInputs inputs(kLimits, kBlocks);
+  inputs.apply(plan_of(0, {prefill(0, {1}, {0}, true)}));
+  inputs.apply(plan_of(1, {decode(0, 1)}));  // samples again before step 0's token is known
+  inputs.set_sampled(0, 0, 42);
+  std::vector<int32_t> fed_back;
+  inputs.collect_fed_back(fed_back);
+  EXPECT_EQ(fed_back, std::vector<int32_t>{42});
+}
+
 TEST(BatchInputs, FeedingBackAnUnknownTokenIsAnError) {
   BatchInputs inputs(kLimits, kBlocks);
   inputs.apply(plan_of(0, {prefill(0, {1}, {0}, true)}));

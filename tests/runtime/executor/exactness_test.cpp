@@ -256,7 +256,9 @@ TEST_P(ExactnessMatrix, Qwen3HeadNormsUntied) {
 
 INSTANTIATE_TEST_SUITE_P(Weights, ExactnessMatrix,
                          ::testing::Values(engine::F32, engine::BF16, engine::W8, engine::W4),
-                         [](const auto& info) { return engine::WeightFormat_Name(info.param); });
+                         [](const auto& instance) {
+                           return engine::WeightFormat_Name(instance.param);
+                         });
 
 }  // namespace
 }  // namespace phalanx
