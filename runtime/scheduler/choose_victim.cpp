@@ -1,27 +1,21 @@
 // The choice of a victim: the last by rank, of all micro-batches.
 #include "runtime/scheduler/choose_victim.h"
 
+#include "runtime/base/check.h"
+
 namespace phalanx {
 
 PressureRelief ChooseVictim::operator()(std::span<const std::vector<Sequence*>> running,
-                                        const Sequence& wanting, uint64_t step) const {
-  Sequence* victim = nullptr;
-  bool has_others = false;
-  bool has_later_rank = false;
-  for (const std::vector<Sequence*>& sequences : running) {
-    for (auto it = sequences.rbegin(); it != sequences.rend(); ++it) {
-      Sequence* candidate = *it;
-      if (candidate != &wanting || sequences.size() > 1) has_others = true;
-      if (candidate->rank <= wanting.rank) break;
-      has_later_rank = true;
-      if (candidate->next_plan == static_cast<int64_t>(step) + 1) continue;
-      if (victim == nullptr || victim->rank < candidate->rank) victim = candidate;
-      break;
-    }
+                                        const Sequence& wanting) const {
+  Sequence* last = nullptr;
+  size_t num_running = 0;
+  for (const std::vector<Sequence*>& line : running) {
+    num_running += line.size();
+    if (!line.empty() && (last == nullptr || last->rank < line.back()->rank)) last = line.back();
   }
-  if (victim != nullptr) return {Pressure::kPreempt, victim};
-  if (has_later_rank) return {Pressure::kSkip, nullptr};
-  return {has_others ? Pressure::kYield : Pressure::kAlone, nullptr};
+  PHALANX_CHECK(last != nullptr, "a sequence in need that does not run");
+  if (last != &wanting) return {Pressure::kPreempt, last};
+  return {num_running > 1 ? Pressure::kYield : Pressure::kAlone, nullptr};
 }
 
 }  // namespace phalanx

@@ -9,24 +9,23 @@
 
 namespace phalanx {
 
-/// What a running sequence does that needs a block when none is free.
+/// What happens when a running sequence needs a block and none is free.
 enum class Pressure : uint8_t {
-  kPreempt,  ///< preempt the victim: the last by rank that is not part of this step
-  kYield,    ///< it is itself the last by rank of several: it is preempted
-  kSkip,     ///< it sits out this step: later ranks are part of the step, which makes progress
+  kPreempt,  ///< the victim gives its blocks back
+  kYield,    ///< it is itself the last by rank of several: it gives its own back
   kAlone,    ///< nobody else holds blocks: it cannot go on
 };
 
 struct PressureRelief {
   Pressure action = Pressure::kAlone;
-  Sequence* victim = nullptr;  ///< for kPreempt
+  Sequence* victim = nullptr;  ///< for kPreempt: the last by rank of all micro-batches
 };
 
+/// Decodes are planned by rank and before all else, so a victim is not yet part of the step.
 struct ChooseVictim {
-  /// running: per micro-batch, ascending by rank. wanting: the sequence in need, not (yet) part of
-  /// step `step`. Cost: the number of micro-batches plus the later ranks that are part of the step.
+  /// running: per micro-batch, ascending by rank. wanting: the running sequence in need.
   PressureRelief operator()(std::span<const std::vector<Sequence*>> running,
-                            const Sequence& wanting, uint64_t step) const;
+                            const Sequence& wanting) const;
 };
 
 }  // namespace phalanx

@@ -45,8 +45,8 @@ struct TopLogprob {
 struct SampledToken {
   uint32_t slot = 0;
   int32_t token_id = 0;
-  float logprob = 0.0F;                  ///< natural log, of the unmodified distribution
-  std::vector<TopLogprob> top_logprobs;  ///< descending; empty unless asked for
+  float logprob = 0.0F;                    ///< natural log, of the unmodified distribution
+  std::vector<TopLogprob> top_logprobs{};  ///< descending; empty unless asked for
   uint64_t logits_digest = 0;  ///< hash of the raw logits' bits, when the job reports digests
   bool operator==(const SampledToken&) const = default;
 };

@@ -186,15 +186,13 @@ struct Scheduler::State {
     };
     if (has_room()) return true;
     while (pool.num_free() == 0) {
-      const PressureRelief relief = choose_victim(running, *sequence, next_step);
+      const PressureRelief relief = choose_victim(running, *sequence);
       switch (relief.action) {
         case Pressure::kPreempt:
           preempt(relief.victim);
           break;
         case Pressure::kYield:
           preempt(sequence);
-          return false;
-        case Pressure::kSkip:
           return false;
         case Pressure::kAlone:
           if (sequence->num_pending > 0) return false;  // one of these tokens may end it
@@ -216,7 +214,6 @@ struct Scheduler::State {
     row.slot = sequence->slot;
     row.first_position = sequence->num_computed;
     sequence->num_computed += num_rows;
-    sequence->next_plan = static_cast<int64_t>(next_step) + 1;
     draft->sequences.push_back(sequence);
     draft->budget -= num_rows;
     counters.num_computed_tokens += static_cast<uint64_t>(num_rows);
@@ -253,16 +250,14 @@ struct Scheduler::State {
     ++sequence->num_pending;
   }
 
-  // By rank. When the budget is too small for all, those that sat out the longest come first.
+  // By rank. Whoever is preempted on the way comes later in the line, or is its end. The budget is
+  // enough for all: a sequence took at least a row of it in the step in which it began to decode.
   void plan_decodes(Draft* draft, size_t micro_batch) {
-    decodes.clear();
-    for (Sequence* sequence : running[micro_batch])
-      if (sequence->slot_sampled) decodes.push_back(sequence);
-    if (static_cast<int64_t>(decodes.size()) > draft->budget)
-      std::ranges::stable_sort(decodes, {}, &Sequence::next_plan);
-    for (Sequence* sequence : decodes) {
-      if (draft->budget == 0) break;
-      if (sequence->phase != SequencePhase::kRunning) continue;  // preempted for an earlier one
+    const std::vector<Sequence*>& line = running[micro_batch];
+    for (size_t i = 0; i < line.size(); ++i) {
+      Sequence* sequence = line[i];
+      if (!sequence->slot_sampled) continue;
+      PHALANX_CHECK_GT(draft->budget, 0, "more decodes than the budget has rows");
       const size_t num_blocks = sequence->table.blocks.size();
       if (!make_room(sequence)) continue;
       append_decode(draft, sequence, sequence->table.blocks.size() > num_blocks);
@@ -276,8 +271,8 @@ struct Scheduler::State {
     }
   }
 
-  // An equal share of all sequences for each micro-batch, rounded up. Who finds one full is admitted
-  // to another: a full one has sequences that run, so the rotation goes on.
+  // An equal share of all sequences for each micro-batch, rounded up. Who finds one full is
+  // admitted to another: a full one has sequences that run, so the rotation goes on.
   bool micro_batch_is_full(size_t micro_batch) const {
     const int64_t all = num_running + queue.num_waiting() + queue.num_preempted();
     const int64_t share = (all + config.pp_size - 1) / config.pp_size;
@@ -434,7 +429,6 @@ struct Scheduler::State {
   SchedulerStats counters;  // the counting members only
 
   // Buffers kept between plans.
-  std::vector<Sequence*> decodes;
   std::vector<Sequence*> draft_sequences;
   PrefixMatch match;
 };

@@ -55,7 +55,6 @@ struct Sequence {
   uint32_t micro_batch = 0;
   bool slot_started = false;  ///< a plan has started the slot
   bool slot_sampled = false;  ///< the slot has drawn the token at position num_computed: it decodes
-  int64_t next_plan = 0;      ///< 1 + the last step it was part of
   int64_t reserved_blocks = 0;
   BlockTable table;
 

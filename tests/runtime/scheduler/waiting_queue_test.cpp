@@ -119,6 +119,7 @@ TEST_F(QueueTest, PreemptedGoFirstWithinTheirLevel) {
   Sequence preempted[2];
   for (int i = 0; i < 2; ++i) {
     preempted[i].id.value = 100 + static_cast<uint64_t>(i);
+    preempted[i].client = fresh->client;
     preempted[i].phase = SequencePhase::kPreempted;
     preempted[i].rank = {5 - i, preempted[i].id};
     queue_.add(&preempted[i], 5);
