@@ -55,7 +55,7 @@ const std::string* BpeModel::token(int32_t id) const {
 
 void BpeModel::insert_merge(int32_t left, int32_t right, uint32_t rank, int32_t new_id) {
   const uint64_t key = pair_key(left, right);
-  size_t slot = mix(key) & merge_mask_;
+  size_t slot = hash_pair(key) & merge_mask_;
   while (merges_[slot].pair != kNoPair && merges_[slot].pair != key)
     slot = (slot + 1) & merge_mask_;
   merges_[slot] = {key, rank, new_id};
@@ -63,7 +63,7 @@ void BpeModel::insert_merge(int32_t left, int32_t right, uint32_t rank, int32_t 
 
 const BpeModel::Merge* BpeModel::find_merge(int32_t left, int32_t right) const {
   const uint64_t key = pair_key(left, right);
-  for (size_t slot = mix(key) & merge_mask_;; slot = (slot + 1) & merge_mask_) {
+  for (size_t slot = hash_pair(key) & merge_mask_;; slot = (slot + 1) & merge_mask_) {
     if (merges_[slot].pair == key) return &merges_[slot];
     if (merges_[slot].pair == kNoPair) return nullptr;
   }
@@ -171,12 +171,45 @@ void BpeModel::merge_symbols(Workspace& workspace) const {
   }
 }
 
+bool BpeModel::can_join(char32_t left, char32_t right) const {
+  const uint64_t key = bigram_key(left, right);
+  const size_t mask = bigrams_.size() - 1;
+  for (size_t slot = hash_pair(key) & mask;; slot = (slot + 1) & mask) {
+    if (bigrams_[slot] == key) return true;
+    if (bigrams_[slot] == kNoPair) return false;
+  }
+}
+
 Status BpeModel::encode(std::string_view word, Workspace& workspace,
                         std::vector<int32_t>& ids) const {
   if (word.size() >= kMaxWordBytes) {
     return resource_exhausted("a word of " + std::to_string(word.size()) + " bytes, at most " +
                               std::to_string(kMaxWordBytes));
   }
+  if (bigrams_.empty() || word.size() <= Workspace::kCachedWordBytes) {
+    return encode_segment(word, workspace, ids);
+  }
+  // Models without a pre-tokenizer get the whole text as one word. Where it can be cut it becomes
+  // short segments that the cache knows. Unknown characters stay with their neighbours: fuse_unk.
+  size_t begin = 0;
+  char32_t previous = 0;
+  bool previous_known = false;
+  for (size_t i = 0; i < word.size();) {
+    const Utf8Char c = read_utf8(word, i);
+    const bool known = c.code_point < kDirectCodePoints && character_ids_[c.code_point] >= 0;
+    if (previous_known && known && !can_join(previous, c.code_point)) {
+      PHALANX_RETURN_IF_ERROR(encode_segment(word.substr(begin, i - begin), workspace, ids));
+      begin = i;
+    }
+    previous = c.code_point;
+    previous_known = known;
+    i += c.num_bytes;
+  }
+  return encode_segment(word.substr(begin), workspace, ids);
+}
+
+Status BpeModel::encode_segment(std::string_view word, Workspace& workspace,
+                                std::vector<int32_t>& ids) const {
   Workspace::CachedWord* slot = nullptr;
   if (word.size() <= Workspace::kCachedWordBytes) {
     slot = &workspace.cache_[hash_word(word) & (Workspace::kCacheSlots - 1)];

@@ -82,6 +82,13 @@ class BpeModel {
     int32_t new_id = 0;
   };
   static constexpr uint64_t kNoPair = ~uint64_t{0};
+  static constexpr uint64_t bigram_key(char32_t left, char32_t right) {
+    return (uint64_t{left} << 32) | right;
+  }
+  static constexpr uint64_t hash_pair(uint64_t key) {
+    key *= 0x9E3779B97F4A7C15ULL;
+    return key ^ (key >> 29);
+  }
   static constexpr size_t kDirectCodePoints = 0x10000;
 
   BpeModel() = default;
@@ -91,6 +98,10 @@ class BpeModel {
   void index_characters();
   void insert_merge(int32_t left, int32_t right, uint32_t rank, int32_t new_id);
   const Merge* find_merge(int32_t left, int32_t right) const;
+  void index_bigrams();
+  bool can_join(char32_t left, char32_t right) const;
+  Status encode_segment(std::string_view segment, Workspace& workspace,
+                        std::vector<int32_t>& ids) const;
   Status start_symbols(std::string_view word, std::vector<Workspace::Symbol>& symbols) const;
   void merge_symbols(Workspace& workspace) const;
   int32_t character_id(std::string_view word, size_t offset, size_t num_bytes, char32_t c) const;
@@ -101,7 +112,10 @@ class BpeModel {
   std::unordered_map<std::string_view, int32_t> ids_;  // views into tokens_
   std::vector<Merge> merges_;                          // open addressing, a power of two
   size_t merge_mask_ = 0;
-  std::vector<int32_t> character_ids_;   // by code point; -1: not a token
+  std::vector<int32_t> character_ids_;  // by code point; -1: not a token
+  // Pairs of characters that stand side by side inside some token: open addressing. A long word is
+  // cut at all other pairs, since no merge can ever cross them. Empty: words are never cut.
+  std::vector<uint64_t> bigrams_;
   std::array<int32_t, 256> byte_ids_{};  // <0xXX> tokens; -1: absent
   std::string prefix_;                   // continuing_subword_prefix
   std::string suffix_;                   // end_of_word_suffix

@@ -22,7 +22,7 @@ Result<MergeText> merge_text(const nlohmann::json& entry, const JsonField& field
     if (space != std::string_view::npos && text.find(' ', space + 1) == std::string_view::npos) {
       return MergeText{text.substr(0, space), text.substr(space + 1)};
     }
-    return field.at(index).invalid("'" + std::string(text) + "', must be two tokens and a space");
+    return field.at(index).invalid(std::string(text) + ", must be two tokens and a space");
   }
   if (entry.is_array() && entry.size() == 2 && entry[0].is_string() && entry[1].is_string()) {
     return MergeText{entry[0].get_ref<const std::string&>(),
@@ -82,7 +82,7 @@ Status BpeModel::read_merges(const JsonField& field) {
     const auto whole = token_id(merged);
     if (!left || !right || !whole) {
       const std::string missing(!left ? text.left : !right ? text.right : merged);
-      return field.at(i).invalid("token '" + missing + "' is not in the vocabulary");
+      return field.at(i).invalid("the vocabulary lacks the token " + missing);
     }
     insert_merge(*left, *right, rank++, *whole);
   }
@@ -126,6 +126,29 @@ void BpeModel::index_characters() {
   if (unk_token_) unk_id_ = token_id(*unk_token_);
 }
 
+void BpeModel::index_bigrams() {
+  // With affixes a token's text is not its characters; with ignore_merges a whole word counts.
+  if (!prefix_.empty() || !suffix_.empty() || ignore_merges_) return;
+  std::vector<uint64_t> pairs;
+  for (const auto& [token, id] : ids_) {
+    char32_t previous = 0;
+    for (size_t i = 0; i < token.size();) {
+      const Utf8Char c = read_utf8(token, i);
+      if (i > 0) pairs.push_back(bigram_key(previous, c.code_point));
+      previous = c.code_point;
+      i += c.num_bytes;
+    }
+  }
+  std::sort(pairs.begin(), pairs.end());
+  pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+  bigrams_.assign(std::bit_ceil(pairs.size() * 2 + 2), kNoPair);
+  for (const uint64_t pair : pairs) {
+    size_t slot = hash_pair(pair) & (bigrams_.size() - 1);
+    while (bigrams_[slot] != kNoPair) slot = (slot + 1) & (bigrams_.size() - 1);
+    bigrams_[slot] = pair;
+  }
+}
+
 Result<std::shared_ptr<const BpeModel>> BpeModel::parse(const JsonField& field) {
   PHALANX_RETURN_IF_ERROR(field.expect_object());
   // Files of before the type field: a vocabulary with merges is BPE.
@@ -140,6 +163,7 @@ Result<std::shared_ptr<const BpeModel>> BpeModel::parse(const JsonField& field) 
   PHALANX_RETURN_IF_ERROR(model->read_vocabulary(field["vocab"]));
   PHALANX_RETURN_IF_ERROR(model->read_merges(field["merges"]));
   model->index_characters();
+  model->index_bigrams();
   return std::shared_ptr<const BpeModel>(std::move(model));
 }
 

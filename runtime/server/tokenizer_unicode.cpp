@@ -81,6 +81,27 @@ bool is_word_character(char32_t c) {
          (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
 }
 
+bool is_unprintable(char32_t c) {
+  if (c == ' ') return false;
+  const utf8proc_category_t value = category(c);
+  return value == UTF8PROC_CATEGORY_CN || value >= UTF8PROC_CATEGORY_ZS;
+}
+
+char32_t to_upper_simple(char32_t c) {
+  return static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c)));
+}
+char32_t to_lower_simple(char32_t c) {
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+bool is_upper_letter(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LU; }
+bool is_lower_letter(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LL; }
+bool is_title_letter(char32_t c) { return category(c) == UTF8PROC_CATEGORY_LT; }
+bool is_letter(char32_t c) {
+  const utf8proc_category_t value = category(c);
+  return value >= UTF8PROC_CATEGORY_LU && value <= UTF8PROC_CATEGORY_LO;
+}
+bool is_decimal_digit(char32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
+
 std::string normalize_unicode(std::string_view text, NormalizationForm form) {
   if (is_untouched(text, form)) return std::string(text);
   const bool compat = form == NormalizationForm::kNfkc || form == NormalizationForm::kNfkd;
