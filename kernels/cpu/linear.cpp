@@ -79,6 +79,18 @@ Grid choose_grid(int64_t num_panels, int64_t num_rows, int64_t num_threads) {
   return best;
 }
 
+/// Below this, waking a second thread costs what it saves: a fork and join is about a microsecond.
+constexpr int64_t kInlineNanoseconds = 2000;
+
+/// How long one thread takes, roughly: weights from a cache near by, or dot products, at the rates
+/// of a current core. Only decides whether to share the work.
+int64_t estimated_nanoseconds(const PanelLayout& layout, int64_t num_rows) {
+  constexpr int64_t kBytesPerNanosecond = 50;
+  constexpr int64_t kUnitsPerNanosecond = 48;  // of 4 bytes of a row
+  const int64_t bytes = layout.num_panels * layout.panel_bytes;
+  return std::max(bytes / kBytesPerNanosecond, bytes / kUnitBytes * num_rows / kUnitsPerNanosecond);
+}
+
 LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x, Rows y) {
   const PanelLayout& layout = matrix.layout();
   const int64_t code_bytes = activation_code_bytes(x.form);
@@ -118,7 +130,8 @@ void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Ro
   const LinearTask whole = make_task(*matrix, x, y);
   const int64_t num_panels = matrix->layout().num_panels;
   if (num_rows == 0 || num_panels == 0) return;
-  const Grid grid = choose_grid(num_panels, num_rows, team.size());
+  const bool is_small = estimated_nanoseconds(matrix->layout(), num_rows) < kInlineNanoseconds;
+  const Grid grid = choose_grid(num_panels, num_rows, is_small ? 1 : team.size());
   const auto run_share = [&](int index) {
     if (index >= grid.panels * grid.rows) return;
     const int64_t p = index % grid.panels;

@@ -280,19 +280,20 @@ TEST(LinearTest, ARowsBitsAreItsOwn) {
   }
 }
 
+/// From products too small to share out to ones cut along panels, along rows, and along both.
 TEST(LinearTest, ThreadsDoNotChangeBits) {
   for (WeightFormat format :
        {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4})
     for (int64_t num_outputs : {30, 64, 130, 700})
       for (int64_t num_rows : {1, 4, 29}) {
-        const StoredMatrix stored({format, num_outputs, 128, is_quantized(format) ? 64 : 0}, 5);
+        const StoredMatrix stored({format, num_outputs, 512, is_quantized(format) ? 64 : 0}, 5);
         const MatrixSpec spec = stored.spec(2);
-        const auto x = random_floats(static_cast<size_t>(num_rows * 128), 6);
+        const auto x = random_floats(static_cast<size_t>(num_rows * 512), 6);
         const OwnedActivation rows = converted(spec, x, num_rows);
         for (IsaTier tier : available_tiers()) {
           cpu::ThreadTeam one(1, false, false);
           const auto expected = bits_of(product(spec, rows.view, num_rows, tier, one));
-          for (int num_threads : {2, 3}) {
+          for (int num_threads : {2, 3, 4}) {
             cpu::ThreadTeam team(num_threads, false, false);
             ASSERT_EQ(bits_of(product(spec, rows.view, num_rows, tier, team)), expected)
                 << weight_format_name(format) << " " << isa_tier_name(tier) << " threads "
