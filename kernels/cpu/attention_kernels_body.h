@@ -12,11 +12,13 @@ namespace phalanx::kernels::cpu {
 namespace {
 
 constexpr int64_t kVectorsOfPartition = kPartitionTokens / 16;
+constexpr int64_t kPrefetchPairs = 8;
 constexpr int kBlocksOfPartition = static_cast<int>(kAttentionPartitionBlocks);
 
 // How each KV format is read: `key` is 16 tokens of dimension d + kOdd (d even), `value` 16
 // dimensions (chunk c) of token t + kOdd (t even).
 struct F32Blocks {
+  static constexpr int64_t kElementBytes = 4;
   static constexpr bool kScaled = false;
   template <int kOdd>
   static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
@@ -31,6 +33,7 @@ struct F32Blocks {
 };
 
 struct Bf16Blocks {
+  static constexpr int64_t kElementBytes = 2;
   static constexpr bool kScaled = false;
   template <int kOdd>
   static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
@@ -50,6 +53,7 @@ struct Bf16Blocks {
 };
 
 struct Int8Blocks {
+  static constexpr int64_t kElementBytes = 1;
   static constexpr bool kScaled = true;
   template <int kOdd>
   static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
@@ -177,7 +181,21 @@ class TileWalk {
       keys_[b] = tile_.blocks + id * tile_.block_stride;
       values_[b] = keys_[b] + tile_.layout->values_offset;
     }
+    // Many pairs work long on what they load; few wait for memory, and blocks lie anywhere in it.
+    prefetching_ = end_ - first_ <= kPrefetchPairs;
+    if (prefetching_) find_next_keys(partition + 1);
     return true;
+  }
+
+  void find_next_keys(int64_t partition) {
+    const int64_t last_position =
+        tile_.first_position + (tile_.first_pair + tile_.num_pairs - 1) / tile_.group_size;
+    for (int64_t b = 0; b < kAttentionPartitionBlocks; ++b) {
+      const int64_t block = partition * kAttentionPartitionBlocks + b;
+      const bool exists = partition < tile_.end_partition && block * kBlockTokens <= last_position;
+      next_keys_[b] =
+          exists ? tile_.blocks + tile_.block_table[block] * tile_.block_stride : nullptr;
+    }
   }
 
   // ------------------------------------------------------------------------------- scores ----
@@ -223,6 +241,7 @@ class TileWalk {
     }
     const float* q = queries_ + i * head_dim_;
     for (int64_t d = 0; d < head_dim_; d += 2) {
+      if (prefetching_) prefetch_values<kBlocks>(b, d);
       add_dimension<kPairs, kBlocks, 0>(q, b, d, sums);
       add_dimension<kPairs, kBlocks, 1>(q, b, d, sums);
     }
@@ -239,6 +258,19 @@ class TileWalk {
       for (int m = 0; m < kPairs; ++m) {
         if constexpr (Blocks::kScaled) sums[m][j] = sums[m][j] * scale;
         sums[m][j].store(out + m * kPartitionTokens);
+      }
+    }
+  }
+
+  /// The part of the values as far into them as dimensions d and d + 1 are into the keys.
+  template <int kBlocks>
+  void prefetch_values(int64_t b, int64_t d) const {
+    constexpr int64_t kBytes = 2 * kBlockTokens * Blocks::kElementBytes;
+#pragma GCC unroll 4
+    for (int j = 0; j < kBlocks; ++j) {
+#pragma GCC unroll 4
+      for (int64_t line = 0; line < kBytes; line += 64) {
+        __builtin_prefetch(values_[b + j] + d / 2 * kBytes + line, 0, 2);
       }
     }
   }
@@ -363,6 +395,7 @@ class TileWalk {
         ++t;
       }
       for (; t + 2 <= end; t += 2) {
+        if (prefetching_) prefetch_next_keys<kChunks>(b, t, chunk);
         add_token<kPairs, kChunks, 0>(weights, values_[b], t, chunk, sums);
         add_token<kPairs, kChunks, 1>(weights, values_[b], t, chunk, sums);
       }
@@ -372,6 +405,23 @@ class TileWalk {
     for (int m = 0; m < kPairs; ++m) {
 #pragma GCC unroll 8
       for (int c = 0; c < kChunks; ++c) sums[m][c].store(parts + m * padded_ + c * 16);
+    }
+  }
+
+  /// The part of the next partition's keys as far into them as tokens t and t + 1 of these chunks
+  /// are into the values.
+  template <int kChunks>
+  void prefetch_next_keys(int64_t b, int64_t t, int64_t chunk) const {
+    if (next_keys_[b] == nullptr) return;
+    constexpr int64_t kBytes = 2 * 16 * Blocks::kElementBytes;
+#pragma GCC unroll 8
+    for (int c = 0; c < kChunks; ++c) {
+#pragma GCC unroll 2
+      for (int64_t line = 0; line < kBytes; line += 64) {
+        __builtin_prefetch(
+            next_keys_[b] + ((chunk + c) * kBlockTokens + t) * 16 * Blocks::kElementBytes + line, 0,
+            2);
+      }
     }
   }
 
@@ -422,6 +472,8 @@ class TileWalk {
   const int64_t num_chunks_;
   int64_t first_ = 0;  // pairs [first_, end_) see something of the partition at hand
   int64_t end_ = 0;
+  bool prefetching_ = false;
+  const std::byte* next_keys_[kBlocksOfPartition];  // of the next partition, null where none
   const std::byte* keys_[kBlocksOfPartition];
   const std::byte* values_[kBlocksOfPartition];
   Span spans_[kTilePairs];
