@@ -1,0 +1,184 @@
+// RTN: error bounds, exact codes for known inputs, the inverse.
+#include "runtime/builder/quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace phalanx::builder {
+namespace {
+
+engine::Weight weight_of(engine::WeightFormat format, int64_t cols, int64_t group) {
+  engine::Weight weight;
+  weight.set_format(format);
+  weight.set_rows(1);
+  weight.set_cols(cols);
+  weight.set_group_size(group);
+  return weight;
+}
+
+std::vector<float> through(engine::WeightFormat format, int64_t group,
+                           const std::vector<float>& row) {
+  const auto cols = static_cast<int64_t>(row.size());
+  const engine::Weight weight = weight_of(format, cols, group);
+  std::vector<std::byte> codes(row.size() * 4);
+  std::vector<uint16_t> scales(group > 0 ? row.size() / static_cast<size_t>(group) : 0);
+  encode_row(weight, row, codes.data(), scales.data());
+  std::vector<float> back(row.size());
+  decode_row(weight, codes.data(), scales.data(), back);
+  return back;
+}
+
+std::vector<float> normal_row(uint64_t seed, size_t size, float deviation) {
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal(0, deviation);
+  std::vector<float> row(size);
+  for (float& w : row) w = normal(random);
+  return row;
+}
+
+TEST(QuantizerW8, KnownCodes) {
+  // The largest is 127 * 0.5, so the scale is exactly 0.5.
+  const std::vector<float> group = {63.5F, -63.5F, 0.0F, 0.25F, 0.75F, -0.25F, 1.0F, -31.0F};
+  std::vector<uint8_t> codes(group.size());
+  const uint16_t scale = quantize_group_w8(group, codes.data());
+  EXPECT_EQ(bf16_to_f32(scale), 0.5F);
+  // Halves go to even: 0.25/0.5 = 0.5 -> 0, 0.75/0.5 = 1.5 -> 2, -0.5 -> 0.
+  EXPECT_EQ(codes, (std::vector<uint8_t>{255, 1, 128, 128, 130, 128, 130, 66}));
+}
+
+TEST(QuantizerW8, ErrorBoundPerElement) {
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    const float deviation = std::ldexp(1.0F, static_cast<int>(seed % 40) - 20);
+    const std::vector<float> row = normal_row(seed, 64, deviation);
+    std::vector<uint8_t> codes(row.size());
+    const float scale = bf16_to_f32(quantize_group_w8(row, codes.data()));
+    float largest = 0;
+    for (float w : row) largest = std::max(largest, std::fabs(w));
+    EXPECT_NEAR(scale, largest / 127, largest / 127 / 256);  // bf16 keeps 8 bits
+    for (size_t i = 0; i < row.size(); ++i) {
+      const float decoded = static_cast<float>(codes[i] - 128) * scale;
+      EXPECT_LE(std::fabs(decoded - row[i]), 0.502F * scale) << seed << " " << i;
+      EXPECT_GE(codes[i], 1);
+    }
+  }
+}
+
+TEST(Quantizer, ZeroAndTinyGroups) {
+  for (const float w : {0.0F, -0.0F, 1e-38F, -1e-32F}) {
+    const std::vector<float> group(8, w);
+    std::vector<uint8_t> codes(8);
+    EXPECT_EQ(quantize_group_w8(group, codes.data()), 0);
+    EXPECT_EQ(codes, std::vector<uint8_t>(8, 128));
+    EXPECT_EQ(quantize_group_w4(group, codes.data()), 0);
+    EXPECT_EQ(codes, std::vector<uint8_t>(8, 8));
+  }
+}
+
+TEST(Quantizer, HugeWeightsStayFinite) {
+  const std::vector<float> row = {3e38F, -3e38F, 1.0F, 0.0F, 2e38F, 0.0F, 0.0F, 0.0F};
+  for (const auto format : {engine::W8, engine::W4}) {
+    for (float w : through(format, 8, row)) EXPECT_TRUE(std::isfinite(w));
+  }
+}
+
+TEST(QuantizerW4, ExactGridsAreKept) {
+  // Integers -7..7 times a power of two lie on the grid of candidate 7 ...
+  std::vector<float> row;
+  for (int i = -7; i <= 7; ++i) row.push_back(static_cast<float>(i) * 0.125F);
+  row.push_back(0.0F);
+  EXPECT_EQ(through(engine::W4, 16, row), row);
+  // ... and -8..7 or -7..8 on that of candidate 8, with either sign of scale.
+  row.back() = -8 * 0.125F;
+  EXPECT_EQ(through(engine::W4, 16, row), row);
+  row.back() = 8 * 0.125F;
+  EXPECT_EQ(through(engine::W4, 16, row), row);
+}
+
+TEST(QuantizerW4, SearchBeatsPlainMaximumScaling) {
+  double searched = 0;
+  double plain = 0;
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    const std::vector<float> row = normal_row(seed, 32, 1.0F);
+    const std::vector<float> back = through(engine::W4, 32, row);
+    float largest = 0;
+    for (float w : row) largest = std::max(largest, std::fabs(w));
+    const float scale = bf16_to_f32(f32_to_bf16(largest / 7));
+    double here = 0;
+    double there = 0;
+    for (size_t i = 0; i < row.size(); ++i) {
+      here += std::pow(back[i] - row[i], 2);
+      there +=
+          std::pow(std::clamp(std::nearbyint(row[i] / scale), -8.0F, 7.0F) * scale - row[i], 2);
+    }
+    EXPECT_LE(here, there * 1.0001) << seed;
+    searched += here;
+    plain += there;
+  }
+  EXPECT_LT(searched, 0.9 * plain);
+}
+
+TEST(QuantizerW4, EvenColumnsAreInTheLowNibble) {
+  const std::vector<float> row = {1, -1, 7, -7, 2, 0, 0, 3};
+  std::vector<std::byte> codes(4);
+  uint16_t scale = 0;
+  encode_row(weight_of(engine::W4, 8, 8), row, codes.data(), &scale);
+  const float unit = bf16_to_f32(scale);
+  ASSERT_EQ(std::fabs(unit), 1.0F);
+  EXPECT_EQ(std::to_integer<int>(codes[0]) & 15, 8 + static_cast<int>(1 / unit));
+  EXPECT_EQ(std::to_integer<int>(codes[0]) >> 4, 8 - static_cast<int>(1 / unit));
+}
+
+TEST(Quantizer, GroupsAreIndependent) {
+  std::vector<float> row = normal_row(5, 64, 1.0F);
+  const std::vector<float> before = through(engine::W4, 16, row);
+  for (size_t i = 16; i < 32; ++i) row[i] *= 1000;
+  const std::vector<float> after = through(engine::W4, 16, row);
+  for (size_t i = 0; i < 64; ++i) {
+    if (i < 16 || i >= 32) EXPECT_EQ(before[i], after[i]);
+  }
+}
+
+TEST(Quantizer, PlainFormats) {
+  const std::vector<float> row = {1.0F, -2.5F, 1.00390625F, 3.1415927F, 1e-40F, 65504.0F};
+  EXPECT_EQ(through(engine::F32, 0, row), row);
+  const std::vector<float> rounded = through(engine::BF16, 0, row);
+  for (size_t i = 0; i < row.size(); ++i) EXPECT_EQ(rounded[i], bf16_to_f32(f32_to_bf16(row[i])));
+  EXPECT_EQ(rounded[2], 1.0F);  // halfway, to even
+}
+
+TEST(Quantizer, WidenIsExactAtAnyAlignment) {
+  const std::vector<float> values = {1.5F, -0.25F, 65504.0F, 5.9604645e-8F};
+  std::vector<std::byte> bytes(1 + 4 * 4);
+  std::vector<float> out(4);
+  std::memcpy(bytes.data() + 1, values.data(), 16);
+  widen_elements(bytes.data() + 1, DType::kF32, 4, out.data());
+  EXPECT_EQ(out, values);
+  for (size_t i = 0; i < 4; ++i) {
+    const uint16_t half = f32_to_f16(values[i]);
+    std::memcpy(bytes.data() + 1 + 2 * i, &half, 2);
+  }
+  widen_elements(bytes.data() + 1, DType::kF16, 4, out.data());
+  EXPECT_EQ(out, values);
+  for (size_t i = 0; i < 4; ++i) {
+    const uint16_t half = f32_to_bf16(values[i]);
+    std::memcpy(bytes.data() + 1 + 2 * i, &half, 2);
+  }
+  widen_elements(bytes.data() + 1, DType::kBf16, 4, out.data());
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(out[i], bf16_to_f32(f32_to_bf16(values[i])));
+}
+
+TEST(Quantizer, FindsWhatIsNotFinite) {
+  std::vector<float> values(5, 1.0F);
+  EXPECT_EQ(first_non_finite(values), -1);
+  values[3] = NAN;
+  values[4] = INFINITY;
+  EXPECT_EQ(first_non_finite(values), 3);
+}
+
+}  // namespace
+}  // namespace phalanx::builder
