@@ -207,37 +207,48 @@ Workload random_workload(uint64_t seed) {
   SchedulerConfig& config = workload.config;
   config.block_tokens = pick({1, 2, 4, 8});
   config.pp_size = static_cast<int32_t>(pick({1, 1, 2, 3, 4}));
-  config.max_step_tokens = pick({1, 3, 16, 40, 200});
+  config.max_step_tokens = pick({1, 8, 16, 40, 200});
   config.max_chunk_tokens = pick({1, 5, 16, 64});
-  config.max_sequences = pick({1, 2, 5, 16, 40});
+  config.max_sequences = pick({1, 5, 16, 16, 40});
   config.max_waiting = pick({1000, 1000, 5});
-  config.max_context_tokens = pick({20, 60, 1000});
+  config.max_context_tokens = pick({20, 80, 1000});
   config.vocab_size = pick({10, 50});
   config.prefix_cache = random() % 4 != 0;
   config.policy =
       random() % 3 == 0 ? SchedulingPolicy::kGuaranteedNoEvict : SchedulingPolicy::kMaxUtilization;
   config.ageing_steps = pick({1, 10, 256});
-  workload.num_requests = static_cast<int>(pick({20, 60, 120}));
+  workload.num_requests = static_cast<int>(pick({20, 60, 150}));
   workload.max_in_flight = config.pp_size + static_cast<int64_t>(random() % 2);
-  workload.max_prompt = pick({1, 6, 30, 80});
-  workload.max_output = pick({1, 5, 30});
+  workload.max_prompt = pick({1, 10, 30, 80});
+  workload.max_output = pick({1, 20, 40, 80});
   workload.num_salts = static_cast<int>(pick({1, 1, 2}));
   workload.num_clients = static_cast<int>(pick({1, 3}));
   workload.num_priorities = static_cast<int>(pick({1, 3}));
   workload.cancel_percent = static_cast<int>(pick({0, 0, 30, 100}));
   workload.has_penalties = random() % 2 == 0;
+  if (seed % 3 == 0) {  // many sequences that outgrow a small pool together
+    config.policy = SchedulingPolicy::kMaxUtilization;
+    config.max_step_tokens = pick({16, 40, 200});
+    config.max_sequences = pick({8, 16});
+    config.max_context_tokens = 1000;
+    workload.num_requests = 60;
+    workload.max_prompt = pick({10, 30});
+    workload.max_output = pick({40, 80});
+  }
   // From "one request barely fits" to plenty.
   const int64_t longest =
       std::min(workload.max_prompt + workload.max_output, config.max_context_tokens);
   const int64_t blocks = (longest + config.block_tokens - 1) / config.block_tokens;
-  config.num_blocks = std::max<int64_t>(1, blocks * pick({1, 1, 2, 5, 20}) + pick({-3, 0, 1}));
+  config.num_blocks = std::max<int64_t>(1, blocks * pick({1, 1, 2, 3, 10}) + pick({-3, 0, 1}));
   return workload;
 }
 
 class SchedulerProperty : public testing::TestWithParam<int> {};
 
 TEST_P(SchedulerProperty, EveryRequestEndsOnceWithItsOwnTokens) {
-  constexpr int kRunsEach = 40;
+  constexpr int kRunsEach = 100;
+  uint64_t num_preemptions = 0;
+  uint64_t num_cached_tokens = 0;
   for (int i = 0; i < kRunsEach; ++i) {
     const auto seed = static_cast<uint64_t>(GetParam() * kRunsEach + i);
     SCOPED_TRACE("seed " + std::to_string(seed));
@@ -245,13 +256,19 @@ TEST_P(SchedulerProperty, EveryRequestEndsOnceWithItsOwnTokens) {
     Simulation simulation(workload, seed);
     simulation.run();
     if (HasFailure()) return;
+    const SchedulerStats stats = simulation.stats();
+    num_preemptions += stats.num_preemptions;
+    num_cached_tokens += stats.num_cached_tokens;
     if (workload.config.policy == SchedulingPolicy::kGuaranteedNoEvict) {
-      EXPECT_EQ(simulation.stats().num_preemptions, 0U);
+      EXPECT_EQ(stats.num_preemptions, 0U);
     }
   }
+  // The workloads are worth running: they use what may go wrong.
+  EXPECT_GT(num_preemptions, 500U);
+  EXPECT_GT(num_cached_tokens, 1000U);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, SchedulerProperty, testing::Range(0, 20));
+INSTANTIATE_TEST_SUITE_P(Seeds, SchedulerProperty, testing::Range(0, 12));
 
 TEST(SchedulerDeterminism, SameInputsGiveTheSamePlans) {
   for (uint64_t seed = 5000; seed < 5040; ++seed) {
