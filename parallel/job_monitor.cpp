@@ -27,12 +27,10 @@ using namespace std::chrono_literals;
 
 constexpr auto kConnectDeadline = 30s;
 
-/// A rank that declares the failure leaves so much later: the leader's open requests are failed in
-/// it.
-constexpr auto kOwnGrace = 200ms;
-/// Workers outlive the leader, so that a launcher which ends the job at the first non-zero exit
-/// does not cut its last words short; where the launcher does not, they end by themselves.
-constexpr auto kToldGrace = 1000ms;
+/// From the declared failure to _exit: the leader's open requests are failed in it. The same on
+/// every rank, since a launcher that has seen the first one leave waits for the others to follow
+/// (and kills those that do not: the settings of scripts/mpi_env.sh give them a second).
+constexpr auto kGrace = 200ms;
 /// on_failure may block, a peer may be frozen: nothing outlasts this.
 constexpr auto kLongestEnd = 1500ms;
 /// A rank that failed because another one died tells of it as fast as the death itself is seen. Its
@@ -59,8 +57,7 @@ struct JobMonitor::State {
   void handle_requests(Clock::time_point now);
   void handle_message(int sender, MonitorMessage kind, std::string_view text);
   void judge(Clock::time_point now);
-  [[noreturn]] void end_job(const std::string& sentence, bool prints,
-                            std::chrono::milliseconds grace);
+  [[noreturn]] void end_job(const std::string& sentence, bool prints);
   bool has_all_finished() const;
 
   const JobMonitorOptions options;
@@ -163,8 +160,7 @@ void JobMonitor::State::run() {
         const std::lock_guard lock(mutex);
         if (is_finished) return;
       }
-      if (!is_alive)
-        end_job(judge_of_ranks.sentence(sender, "died (its connection closed)"), true, kOwnGrace);
+      if (!is_alive) end_job(judge_of_ranks.sentence(sender, "died (its connection closed)"), true);
     }
     if (now >= next_tick) tick(now);
     handle_requests(now);
@@ -207,7 +203,7 @@ void JobMonitor::State::handle_message(int sender, MonitorMessage kind, std::str
       if (is_leader() && !report) report = Report{std::string(text), now + kReportDelay};
       return;
     case MonitorMessage::kAbort:
-      if (!is_leader()) end_job(std::string(text), false, kToldGrace);
+      if (!is_leader()) end_job(std::string(text), false);
       return;
     case MonitorMessage::kFinish:
       has_finished[static_cast<size_t>(sender)] = true;
@@ -256,24 +252,23 @@ void JobMonitor::State::judge(Clock::time_point now) {
     const std::lock_guard lock(mutex);
     if (is_finished) return;
   }
-  if (report && now >= report->due) end_job(report->sentence, true, kOwnGrace);
+  if (report && now >= report->due) end_job(report->sentence, true);
   if (!is_leader()) {
-    if (const auto verdict = judge_of_ranks.judge(now)) end_job(*verdict, true, kOwnGrace);
+    if (const auto verdict = judge_of_ranks.judge(now)) end_job(*verdict, true);
     return;
   }
   for (size_t i = 0; i < has_finished.size(); ++i)
     if (has_finished[i]) judge_of_ranks.release(static_cast<int>(i));
-  if (const auto verdict = judge_of_ranks.judge(now)) end_job(*verdict, true, kOwnGrace);
+  if (const auto verdict = judge_of_ranks.judge(now)) end_job(*verdict, true);
   if (finish_start && now - *finish_start > kFinishDeadline) {
     const auto missing = std::find(has_finished.begin(), has_finished.end(), false);
     end_job(judge_of_ranks.sentence(static_cast<int>(missing - has_finished.begin()),
                                     "did not finish with the others and is still"),
-            true, kOwnGrace);
+            true);
   }
 }
 
-void JobMonitor::State::end_job(const std::string& sentence, bool prints,
-                                std::chrono::milliseconds grace) {
+void JobMonitor::State::end_job(const std::string& sentence, bool prints) {
   if (prints) {
     // What is known of another rank is as old as its heartbeat: this rank's own place is exact.
     const std::string& own_name = names[static_cast<size_t>(rank)];
@@ -297,7 +292,7 @@ void JobMonitor::State::end_job(const std::string& sentence, bool prints,
     callback = on_failure;
   }
   if (callback) callback(sentence);
-  while (Clock::now() < start + grace) {
+  while (Clock::now() < start + kGrace) {
     for (MonitorLink& link : links) link.flush();
     std::this_thread::sleep_for(10ms);
   }
@@ -328,7 +323,7 @@ void JobMonitor::fail(const std::string& reason) {
   state_->wake();
   // The monitor thread ends the process: the leader's by itself, another's on the leader's word. If
   // neither comes, this rank ends anyway.
-  std::this_thread::sleep_for(kReportDelay + kToldGrace + 2 * kLongestEnd);
+  std::this_thread::sleep_for(kReportDelay + 2 * kLongestEnd);
   _exit(kExitCode);
 }
 

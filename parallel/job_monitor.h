@@ -49,8 +49,11 @@ class Progress {
 struct JobMonitorOptions {
   std::chrono::milliseconds heartbeat{250};
   std::chrono::milliseconds silence{3'000};  ///< no heartbeat for this long: the rank is lost
-  std::chrono::milliseconds operation_deadline{4'000};  ///< a busy rank without progress hangs
-  std::chrono::milliseconds load_deadline{300'000};     ///< the same before mark_ready()
+  /// A busy rank without progress for this long hangs. With what mpirun takes to end (up to a
+  /// second and a half) the job is gone within five seconds; operations that may take longer than
+  /// this count progress in their middle.
+  std::chrono::milliseconds operation_deadline{3'200};
+  std::chrono::milliseconds load_deadline{300'000};  ///< the same before mark_ready()
 };
 
 /// One per rank, from just after MpiSession until the job ends; owns one thread. The leader's

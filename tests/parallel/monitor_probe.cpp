@@ -22,7 +22,7 @@ using namespace std::chrono_literals;
 using State = Progress::State;
 
 constexpr int64_t kFatalStep = 40;
-constexpr int64_t kLastStep = 80;
+constexpr int64_t kUsualSteps = 80;  // of ten milliseconds
 
 /// One line on stdout at once: "KEY RANK VALUE".
 void say(const char* key, int rank, double value) {
@@ -77,7 +77,8 @@ void misbehave(const std::string& way, int rank, Communicator& group, Progress& 
   }
 }
 
-void run_steps(MpiSession& session, JobMonitor& monitor, const std::string& way, int culprit) {
+void run_steps(MpiSession& session, JobMonitor& monitor, const std::string& way, int culprit,
+               int64_t num_steps) {
   std::vector<int> ranks;
   for (int rank = 0; rank < session.world_size(); ++rank) ranks.push_back(rank);
   CommunicatorOptions options;
@@ -87,7 +88,7 @@ void run_steps(MpiSession& session, JobMonitor& monitor, const std::string& way,
   Progress& progress = monitor.progress();
   monitor.mark_ready();
   std::vector<float> data(1024);
-  for (int64_t step = 0; step < kLastStep; ++step) {
+  for (int64_t step = 0; step < num_steps; ++step) {
     progress.set_step(step);
     progress.set_state(State::kBusy);
     progress.set_operation("linear", 5);
@@ -116,11 +117,15 @@ void run_idle(MpiSession& session, JobMonitor& monitor) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: monitor_probe WAY RANK\n");
+    std::fprintf(stderr, "usage: monitor_probe WAY RANK [STEPS]\n");
     return 2;
   }
   const std::string way = argv[1];
   const int culprit = std::atoi(argv[2]);
+  const int64_t num_steps = argc > 3 ? std::atoll(argv[3]) : kUsualSteps;
+  // Like the server, which drains on it: mpirun's first signal after a death must not cut off the
+  // leader's last words.
+  signal(SIGTERM, SIG_IGN);
   MpiSession session(&argc, &argv);
   say("pid", session.rank(), getpid());
   JobMonitor monitor(session, {});
@@ -128,7 +133,7 @@ int main(int argc, char** argv) {
     if (way == "idle") {
       run_idle(session, monitor);
     } else {
-      run_steps(session, monitor, way, culprit);
+      run_steps(session, monitor, way, culprit, num_steps);
     }
   } catch (const std::exception& error) {
     monitor.fail(error.what());
