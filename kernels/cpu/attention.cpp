@@ -173,6 +173,7 @@ void Attention::index_heads(const KvLayerView& kv, const AttentionParams& params
 template <typename Visit>
 void Attention::for_each_unit(const Step& step, Visit&& visit) const {
   const KvBlockLayout& layout = step.layout;
+  const int64_t partial_size = layout.padded_head_dim + kPartialTail;
   int64_t floats_used = 0;
   for (const SequenceRows& s : step.sequences) {
     for (int64_t kv_head = 0; kv_head < step.kv.num_kv_heads; ++kv_head) {
@@ -208,8 +209,7 @@ void Attention::for_each_unit(const Step& step, Visit&& visit) const {
 
         int64_t cut = partitions;  // partitions a unit
         if (step.cut_cost > 0 && partitions * tile.num_pairs > step.cut_cost) {
-          const int64_t floats =
-              partitions * tile.num_pairs * partial_floats(layout.padded_head_dim);
+          const int64_t floats = partitions * tile.num_pairs * partial_size;
           const int64_t smallest = std::max(kSmallestCut, ceil_div(step.cut_cost, tile.num_pairs));
           if (smallest < partitions && floats_used + floats <= kPartialFloats) {
             cut = smallest;
@@ -223,8 +223,8 @@ void Attention::for_each_unit(const Step& step, Visit&& visit) const {
           tile.end_partition = std::min(first + cut, unit.tile_end);
           unit.first_cut = first == unit.tile_first;
           if (unit.cut) {
-            tile.partials = unit.tile_partials + (first - unit.tile_first) * tile.num_pairs *
-                                                     partial_floats(layout.padded_head_dim);
+            tile.partials =
+                unit.tile_partials + (first - unit.tile_first) * tile.num_pairs * partial_size;
           }
           visit(unit);
         }

@@ -36,14 +36,14 @@ struct AttentionTile {
   int64_t first_partition = 0;
   int64_t end_partition = 0;
 
-  /// Null: walk() merges as it goes and writes y. Else [end - first][num_pairs][partial_floats]:
-  /// walk() leaves each partition's result there, and merge() makes y of them.
+  /// Null: walk() merges as it goes and writes y. Else [end - first][num_pairs][padded_head_dim +
+  /// kPartialTail]: walk() leaves each partition's result there, and merge() makes y of them.
   float* partials = nullptr;
 };
 
-/// Floats of one partial result: padded_head_dim sums, then the maximum and the sum of weights
-/// (0 when the query sees nothing of the partition).
-constexpr int64_t partial_floats(int64_t padded_head_dim) { return padded_head_dim + 16; }
+/// A partial result is padded_head_dim weighted values and kPartialTail floats: the maximum, the
+/// sum of weights (0 when the query sees nothing of the partition), and padding.
+inline constexpr int64_t kPartialTail = 16;
 
 /// Every table gives the same bits. The functions do not throw and may run on any thread.
 struct AttentionKernels {

@@ -449,7 +449,7 @@ class TileWalk {
   }
 
   void keep_partials(int64_t partition) {
-    const int64_t stride = partial_floats(padded_);
+    const int64_t stride = padded_ + kPartialTail;
     float* out = tile_.partials + (partition - tile_.first_partition) * tile_.num_pairs * stride;
     for (int64_t i = 0; i < tile_.num_pairs; ++i, out += stride) {
       const bool seen = i >= first_ && i < end_;
@@ -494,7 +494,7 @@ void walk(const AttentionTile& tile) {
 
 void merge(const AttentionTile& tile) {
   const int64_t padded = tile.layout->padded_head_dim;
-  const int64_t stride = partial_floats(padded);
+  const int64_t stride = padded + kPartialTail;
   for (int64_t i = 0; i < tile.num_pairs; ++i) {
     alignas(64) float total[kMaxHeadDim];
     float maximum = 0.0F;
