@@ -6,6 +6,8 @@
 
 #include "launcher/llm_build_inspect.h"
 #include "parallel/rank_topology.h"
+#include "runtime/executor/memory_ledger.h"
+#include "runtime/executor/stage_plan.h"
 #include "runtime/model/engine_file.h"
 #include "runtime/model/manifest.h"
 
@@ -30,21 +32,31 @@ int64_t slice_bytes(const engine::Weight& weight, int tp_size, int tp_rank) {
   return bytes / extent * range.size();
 }
 
-/// Weights that the ops of [first, last) layers read, with the prologue and epilogue at the ends.
-std::set<std::string> stage_weights(const engine::EngineManifest& manifest, int first, int last) {
-  const int num_layers = static_cast<int>(manifest.model().num_hidden_layers());
+/// Weights that the ops of a stage read.
+std::set<std::string> stage_weights(const StagePlan& plan) {
   std::set<std::string> names;
-  bool in_epilogue = false;
-  for (const engine::Op& op : manifest.graph().ops()) {
-    in_epilogue = in_epilogue || op.layer() >= 0;
-    const bool mine = op.layer() >= 0 ? op.layer() >= first && op.layer() < last
-                      : in_epilogue   ? last == num_layers
-                                      : first == 0;
-    if (!mine) continue;
+  for (const engine::Op& op : plan.ops) {
     names.insert(op.weights().begin(), op.weights().end());
     names.insert(op.biases().begin(), op.biases().end());
   }
   return names;
+}
+
+/// What llm-worker assumes when its config says nothing.
+StepLimits default_limits(const engine::ModelConfig& model) {
+  return {.max_rows = 1024, .max_sequences = 64, .max_positions = model.max_position_embeddings()};
+}
+
+void print_ledger(const engine::EngineManifest& manifest, int tp_size, int pp_size,
+                  std::ostream& out) {
+  const StepLimits limits = default_limits(manifest.model());
+  const int64_t blocks = (limits.max_positions + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
+  const auto ledger =
+      make_memory_ledger(manifest, tp_size, pp_size, limits, kernels::KvFormat::kF32, blocks);
+  out << "\nmemory, with " << limits.max_rows << " rows a step, " << limits.max_sequences
+      << " sequences and an f32 KV cache of one context (" << limits.max_positions
+      << " tokens); `llm-worker --plan` counts for a config\n"
+      << format_memory_ledger(ledger);
 }
 
 }  // namespace
@@ -66,7 +78,8 @@ void print_shards(const engine::EngineManifest& manifest, int tp_size, int pp_si
     model::Range vocab;
     if (topology.is_last_stage())
       vocab = model::shard_range(engine::VOCAB, model.vocab_size(), 1, tp_size, tp_rank);
-    const std::set<std::string> names = stage_weights(manifest, first, last);
+    const std::set<std::string> names =
+        stage_weights(make_stage_plan(manifest, topology, default_limits(model)));
     int64_t bytes = 0;
     for (const engine::Weight& weight : manifest.weights()) {
       if (names.count(weight.name()) == 0) continue;
@@ -81,6 +94,7 @@ void print_shards(const engine::EngineManifest& manifest, int tp_size, int pp_si
                   range_text(vocab).c_str(), bytes_text(bytes).c_str());
     out << text;
   }
+  print_ledger(manifest, tp_size, pp_size, out);
 }
 
 }  // namespace phalanx::launcher

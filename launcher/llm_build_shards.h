@@ -7,8 +7,9 @@
 
 namespace phalanx::launcher {
 
-/// A table with one line a rank: layers, query heads, KV heads, vocabulary rows, and bytes of the
-/// engine file it reads. The topology must pass check_topology.
+/// Two tables with one line a rank: what of the engine it reads (layers, query heads, KV heads,
+/// vocabulary rows, bytes of the engine's files), and the memory ledger of a worker with default
+/// settings and a KV cache of one full context. The topology must pass check_topology.
 void print_shards(const engine::EngineManifest& manifest, int tp_size, int pp_size,
                   std::ostream& out);
 

@@ -132,7 +132,7 @@ TEST_F(LlmBuildInspect, Topologies) {
   InspectOptions options;
   options.tp_size = 4;
   options.pp_size = 2;
-  EXPECT_THAT(inspect(options), HasSubstr("tp_size 4, pp_size 2"));
+  EXPECT_THAT(inspect(options), AllOf(HasSubstr("tp_size 4, pp_size 2"), HasSubstr("kv cache")));
   options.tp_size = 8;
   EXPECT_THAT(inspect(options), HasSubstr("error: tp_size 8 does not divide"));
   options.tp_size = 1;
