@@ -2,6 +2,7 @@
 #include "parallel/shared_event.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,6 +10,8 @@
 #include <ctime>
 
 namespace phalanx::parallel {
+
+int current_cpu() { return sched_getcpu(); }
 
 void SharedEvent::wake_all() {
   epoch_.fetch_add(1, std::memory_order_seq_cst);

@@ -10,6 +10,10 @@
 
 namespace phalanx::parallel {
 
+/// Where this thread runs right now; a few nanoseconds.
+int current_cpu();
+inline constexpr int kUnknownCpu = -1;
+
 /// Protocol: who makes a condition true stores it with seq_cst and then calls notify(); who waits
 /// passes a ready() that reads it with seq_cst. Then no wake is lost: either the notifier sees the
 /// sleeper's count, or the sleeper sees the condition. notify() without sleepers is one load.
@@ -21,9 +25,13 @@ class SharedEvent {
   }
 
   /// Returns when ready() is true. Throws DeviceError by the policy; what() names the wait.
+  /// `peer_cpu` is the processor that the awaited one was last seen on, if known: on our own it
+  /// cannot run while we spin.
   template <typename Ready, typename What>
-  void wait(const WaitPolicy& policy, const Ready& ready, const What& what) {
-    if (ready() || (policy.spin && spin_until(ready))) return;
+  void wait(const WaitPolicy& policy, const Ready& ready, const What& what,
+            int peer_cpu = kUnknownCpu) {
+    if (ready()) return;
+    if (policy.spin && peer_cpu != current_cpu() && spin_until(ready)) return;
     const SlowWait slow(policy);
     const Sleeper sleeper(*this);
     while (true) {

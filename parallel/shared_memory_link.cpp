@@ -20,6 +20,7 @@ size_t ByteRing::write_some(std::span<const std::byte> data) {
   const size_t until_end = std::min(count, capacity_ - place);
   std::memcpy(bytes_ + place, data.data(), until_end);
   std::memcpy(bytes_, data.data() + until_end, count - until_end);
+  positions_->writer_cpu.store(current_cpu(), std::memory_order_relaxed);
   positions_->written.store(written + count, std::memory_order_seq_cst);
   return count;
 }
@@ -33,6 +34,7 @@ size_t ByteRing::read_some(std::span<std::byte> data) {
   const size_t until_end = std::min(count, capacity_ - place);
   std::memcpy(data.data(), bytes_ + place, until_end);
   std::memcpy(data.data() + until_end, bytes_, count - until_end);
+  positions_->reader_cpu.store(current_cpu(), std::memory_order_relaxed);
   positions_->read.store(read + count, std::memory_order_seq_cst);
   return count;
 }
@@ -77,7 +79,8 @@ void SharedMemoryLink::check_size(uint64_t announced, size_t expected) const {
 void SharedMemoryLink::write_all(std::span<const std::byte> data) {
   while (!data.empty()) {
     own_event_.wait(
-        context_.policy, [this] { return outgoing_.has_room(); }, [this] { return wait_text(); });
+        context_.policy, [this] { return outgoing_.has_room(); }, [this] { return wait_text(); },
+        outgoing_.reader_cpu());
     data = data.subspan(outgoing_.write_some(data));
     peer_event_.notify();
   }
@@ -86,7 +89,8 @@ void SharedMemoryLink::write_all(std::span<const std::byte> data) {
 void SharedMemoryLink::read_all(std::span<std::byte> data) {
   while (!data.empty()) {
     own_event_.wait(
-        context_.policy, [this] { return incoming_.has_data(); }, [this] { return wait_text(); });
+        context_.policy, [this] { return incoming_.has_data(); }, [this] { return wait_text(); },
+        incoming_.writer_cpu());
     data = data.subspan(incoming_.read_some(data));
     peer_event_.notify();
   }
@@ -149,7 +153,7 @@ void SharedMemoryLink::exchange(std::span<const std::byte> out, std::span<std::b
         [&] {
           return (wants_room && outgoing_.has_room()) || (wants_data && incoming_.has_data());
         },
-        [this] { return wait_text(); });
+        [this] { return wait_text(); }, incoming_.writer_cpu());
   }
 }
 

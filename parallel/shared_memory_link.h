@@ -16,7 +16,9 @@ namespace phalanx::parallel {
 /// position modulo the capacity. Zero bytes are a valid empty ring.
 struct RingPositions {
   alignas(kLineBytes) std::atomic<uint64_t> written;  ///< by the writer
+  std::atomic<int> writer_cpu;                        ///< where it ran then
   alignas(kLineBytes) std::atomic<uint64_t> read;     ///< by the reader
+  std::atomic<int> reader_cpu;
 };
 
 /// One process's view of a ring. Copies, never waits.
@@ -31,6 +33,8 @@ class ByteRing {
   size_t read_some(std::span<std::byte> data);
   bool has_room() const;
   bool has_data() const;
+  int writer_cpu() const { return positions_->writer_cpu.load(std::memory_order_relaxed); }
+  int reader_cpu() const { return positions_->reader_cpu.load(std::memory_order_relaxed); }
 
  private:
   RingPositions* positions_;

@@ -51,6 +51,7 @@ bool ArrivalGate::all_arrived() {
 void ArrivalGate::meet() {
   ++meeting_;
   first_missing_ = 0;
+  lines_[rank_].cpu.store(current_cpu(), std::memory_order_relaxed);
   lines_[rank_].meeting.store(meeting_, std::memory_order_seq_cst);
   if (all_arrived()) {  // maybe as the last one, for whom the sleepers wait
     shared_->event.notify();
@@ -61,7 +62,8 @@ void ArrivalGate::meet() {
       [this] {
         const auto missing = static_cast<size_t>(members_[static_cast<size_t>(first_missing_)]);
         return std::string(context_.operation) + ": waiting for " + context_.peers[missing];
-      });
+      },
+      lines_[first_missing_].cpu.load(std::memory_order_relaxed));
 }
 
 // Layout of the region: the gate, the slots, the result.

@@ -31,6 +31,7 @@ class ArrivalGate {
  private:
   struct Line {
     alignas(kLineBytes) std::atomic<uint64_t> meeting;
+    std::atomic<int> cpu;  ///< where the rank was when it came
   };
   struct Shared {
     alignas(kLineBytes) SharedEvent event;
