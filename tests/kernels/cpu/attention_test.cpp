@@ -198,8 +198,9 @@ TEST_P(AttentionFormats, CuttingALongContextOverThreadsDoesNotMatter) {
       const auto run = [&](int num_threads) {
         const auto cpu = best_backend(num_threads);
         AttentionWorld world(*cpu, shape, {data});
-        world.step({{0, 1276}});
-        world.step({{0, 8}});  // rows that see one partition more than others, at either end
+        world.step({{0, 1244}});
+        world.step({{0, 32}});  // leaves partial results behind in the scratch
+        world.step({{0, 8}});   // rows that see one partition more than others, at either end
         world.step({{0, 1}});
         world.step({{0, 115}});
         return world.output(0);
