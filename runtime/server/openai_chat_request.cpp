@@ -14,6 +14,8 @@ using json = RequestJson;
 constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant",
                                                     "tool"};
 constexpr size_t kMaxNameBytes = 256;
+constexpr size_t kMaxArgumentsDepth = 32;
+constexpr size_t kMaxArgumentsValues = 100'000;
 
 // A string, or text parts joined. False (with the error in `fields`) when it is neither.
 bool flatten_content(const json& content, FieldReader& fields, size_t max_bytes,
@@ -101,7 +103,11 @@ json read_tool_calls(const json& calls, FieldReader& fields, size_t max_bytes, s
     json one;
     if (id) one["id"] = *id;
     one["type"] = "function";
-    one["function"] = {{"name", function_name.value_or("")}, {"arguments", arguments.value_or("")}};
+    // Templates print arguments as JSON: an object where the text is one, as training data has it.
+    auto parsed =
+        parse_json_object(arguments.value_or(""), kMaxArgumentsDepth, kMaxArgumentsValues);
+    one["function"] = {{"name", function_name.value_or("")},
+                       {"arguments", parsed.ok() ? parsed.value() : json(arguments.value_or(""))}};
     checked.push_back(std::move(one));
   }
   return checked;
@@ -124,7 +130,8 @@ json read_message(const json& message, const std::string& path, FieldReader& out
                                   (role ? excerpt(json(*role)) : std::string("absent"))));
   }
   const bool is_assistant = role && *role == "assistant";
-  checked["role"] = role.value_or("");
+  // OpenAI's later name for system, which templates do not know.
+  checked["role"] = role && *role == "developer" ? "system" : role.value_or("");
 
   const json* content = fields.any("content");
   const json* tool_calls = fields.any("tool_calls");
@@ -221,7 +228,7 @@ void read_chat_input(FieldReader& fields, const ServerOptions& options, OpenAiRe
       const std::string path = "messages[" + std::to_string(i) + "]";
       request.messages.push_back(read_message((*messages)[i], path, fields, options));
       const auto& role = request.messages.back()["role"];
-      has_system = has_system || role == "system" || role == "developer";
+      has_system = has_system || role == "system";
     }
     if (!has_system && !options.default_system_prompt.empty()) {
       request.messages.insert(

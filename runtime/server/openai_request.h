@@ -61,7 +61,7 @@ ApiResult<OpenAiRequest> parse_completion_request(const RequestJson& body,
                                                   const ServerOptions& options,
                                                   const ServiceInfo& info);
 
-/// Messages: roles system, developer, user, assistant, tool; content a string, or an array of
+/// Messages: roles system, developer (becomes system), user, assistant, tool; content a string, or an array of
 /// {"type": "text", "text": ...} parts (joined); null only for an assistant with tool_calls.
 /// tools: OpenAI's function tools, handed to the template unless tool_choice is "none"; tool_choice
 /// "required" or a named tool, response_format other than text, and audio are refused.
