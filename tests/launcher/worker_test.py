@@ -1,0 +1,368 @@
+#!/usr/bin/env python3
+"""llm-worker as a user starts it: real mpirun, real HTTP, the demo model. Standard library only.
+
+    worker_test.py BIN_DIRECTORY [unittest arguments]
+"""
+
+import concurrent.futures
+import http.client
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "build/cpu-release/bin"
+MPIRUN = ROOT / "scripts/mpirun"
+CONFIG = ROOT / "configs/demo.textproto"
+START_SECONDS = 60  # a loaded machine, a debug build
+LAW_SECONDS = 5  # a failure ends the job within this
+
+
+class Worker:
+    """A running job. Use as a context manager: whatever is left is killed at the end."""
+
+    def __init__(self, engine, ranks=2, tp=None, settings=(), extra=()):
+        tp = ranks if tp is None else tp
+        command = [str(MPIRUN), "-np", str(ranks), str(BIN / "llm-worker"), "--config", str(CONFIG)]
+        for setting in (
+            f"engine={engine}",
+            f"parallel.tp_size={tp}",
+            f"parallel.pp_size={ranks // tp}",
+            "server.port=0",
+            "kv_cache.capacity_tokens=16384",
+            *settings,
+        ):
+            command += ["--set", setting]
+        self.process = subprocess.Popen(
+            command + list(extra),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        self.lines = []
+        self.port = None
+        self.ready = threading.Event()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line)
+            match = re.search(r"http://[^ ]*:(\d+)", line)
+            if match:
+                self.port = int(match.group(1))
+                self.ready.set()
+        self.ready.set()
+
+    def __enter__(self):
+        self.ready.wait(START_SECONDS)
+        if self.port is None:
+            self.__exit__()
+            raise AssertionError("not ready:\n" + self.text())
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            for pid in self.rank_pids():
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process.stdout.close()
+        self.reader.join(5)
+
+    def text(self):
+        return "".join(self.lines)
+
+    def rank_pids(self):
+        """Pids of this job's ranks, in rank order."""
+        found = {}
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                if entry.joinpath("comm").read_text().strip() != "llm-worker":
+                    continue
+                environment = entry.joinpath("environ").read_bytes().split(b"\0")
+                parent = int(entry.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+            ranks = [v for v in environment if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
+            if ranks and parent == self.process.pid:
+                found[int(ranks[0].split(b"=")[1])] = int(entry.name)
+        return [found[rank] for rank in sorted(found)]
+
+    def request(self, method, path, body=None, timeout=60):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, payload, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        return response.status, text
+
+    def complete(self, prompt, **fields):
+        body = {"model": "demo", "prompt": prompt, "temperature": 0, **fields}
+        status, text = self.request("POST", "/v1/completions", body)
+        assert status == 200, text
+        return json.loads(text)
+
+    def metric(self, name):
+        _, text = self.request("GET", "/metrics")
+        return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE).group(1))
+
+    def wait_exit(self, seconds):
+        """Exit status, and how long it took."""
+        begin = time.monotonic()
+        status = self.process.wait(seconds)
+        self.reader.join(5)
+        return status, time.monotonic() - begin
+
+
+class WorkerTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.TemporaryDirectory(prefix="phalanx-test-")
+        cls.engine = cls.directory.name + "/demo-w8"
+        subprocess.run(
+            [BIN / "llm-build", ROOT / "models/demo", cls.engine, "--weights", "w8",
+             "--group-size", "64"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.directory.cleanup()
+
+    def offline(self, ranks, *arguments, tp=None, settings=()):
+        tp = ranks if tp is None else tp
+        command = [MPIRUN, "-np", str(ranks), BIN / "llm-worker", "--config", CONFIG]
+        for setting in (f"engine={self.engine}", f"parallel.tp_size={tp}",
+                        f"parallel.pp_size={ranks // tp}", "kv_cache.capacity_tokens=4096",
+                        *settings):
+            command += ["--set", setting]
+        return subprocess.run(command + list(arguments), capture_output=True, text=True, cwd=ROOT,
+                              timeout=120)
+
+    def test_the_same_bits_at_every_topology(self):
+        outputs = {}
+        for ranks, tp in ((1, 1), (2, 2), (2, 1), (4, 2), (8, 8)):
+            run = self.offline(ranks, "--prompt", "Once upon a time", "--max-tokens", "24",
+                               "--digest", tp=tp)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            outputs[ranks, tp] = run.stdout
+        self.assertEqual(len(outputs[1, 1].splitlines()), len(set(outputs[1, 1].splitlines())))
+        for shape, output in outputs.items():
+            self.assertEqual(output, outputs[1, 1], f"ranks, tp {shape}")
+
+    def test_completion_chat_stream_and_errors(self):
+        with Worker(self.engine) as worker:
+            answer = worker.complete("Once", max_tokens=8)
+            self.assertEqual(answer["usage"]["completion_tokens"], 8)
+            status, text = worker.request(
+                "POST", "/v1/chat/completions",
+                {"model": "demo", "messages": [{"role": "user", "content": "What is Phalanx?"}],
+                 "max_tokens": 12, "temperature": 0})
+            self.assertEqual(status, 200, text)
+            self.assertEqual(json.loads(text)["choices"][0]["message"]["role"], "assistant")
+            status, text = worker.request(
+                "POST", "/v1/completions",
+                {"model": "demo", "prompt": "Once", "max_tokens": 8, "temperature": 0,
+                 "stream": True})
+            events = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+            self.assertEqual(events[-1], "[DONE]")
+            streamed = "".join(json.loads(e)["choices"][0]["text"] for e in events[:-1])
+            self.assertEqual(streamed, answer["choices"][0]["text"])
+            status, text = worker.request("POST", "/v1/completions",
+                                          {"model": "demo", "prompt": "x", "temperature": -1})
+            self.assertEqual(status, 400)
+            self.assertIn("temperature", json.loads(text)["error"]["message"])
+            for path in ("/health", "/live", "/ready", "/v1/models", "/metrics", "/"):
+                self.assertEqual(worker.request("GET", path)[0], 200, path)
+
+    def test_64_random_arrivals_equal_their_single_runs(self):
+        random.seed(3)
+        words = "the of and to in that was he for it with as his on be at by had".split()
+        requests = [
+            {"prompt": " ".join(random.choices(words, k=random.randint(1, 150))),
+             "max_tokens": random.randint(1, 48), "temperature": 0.7, "seed": i}
+            for i in range(64)
+        ]
+
+        def run(worker, delay, fields):
+            time.sleep(delay)
+            return worker.complete(**fields)["choices"][0]
+
+        # A quarter of the memory that the whole load wants, so that some are preempted.
+        with Worker(self.engine, settings=("kv_cache.capacity_tokens=2048",
+                                           "scheduling.max_sequences=48")) as worker:
+            alone = [run(worker, 0, fields) for fields in requests]
+            steps = worker.metric("phalanx_steps_total")
+            tokens = worker.metric("phalanx_generated_tokens_total")
+            with concurrent.futures.ThreadPoolExecutor(64) as pool:
+                delays = [random.random() * 0.3 for _ in requests]
+                together = list(pool.map(run, [worker] * 64, delays, requests))
+            shared_steps = worker.metric("phalanx_steps_total") - steps
+            shared_tokens = worker.metric("phalanx_generated_tokens_total") - tokens
+            for index, (a, b) in enumerate(zip(alone, together)):
+                self.assertEqual(a["text"], b["text"], f"request {index}")
+                self.assertEqual(a["finish_reason"], b["finish_reason"], f"request {index}")
+            self.assertLess(shared_steps, shared_tokens / 2, "requests did not share steps")
+            self.assertEqual(worker.metric("phalanx_requests_running"), 0)
+            self.assertEqual(worker.metric("phalanx_kv_blocks_free"),
+                             worker.metric("phalanx_kv_blocks"), "blocks leaked")
+
+    def test_a_client_that_goes_away_frees_its_blocks(self):
+        with Worker(self.engine) as worker:
+            connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)
+            connection.request("POST", "/v1/completions", json.dumps(
+                {"model": "demo", "prompt": "Once", "max_tokens": 1900, "temperature": 0,
+                 "ignore_eos": True, "stream": True}), {"Content-Type": "application/json"})
+            connection.getresponse().read(64)
+            self.assertEqual(worker.metric("phalanx_requests_running"), 1)
+            connection.close()
+            deadline = time.monotonic() + 2
+            while worker.metric("phalanx_requests_running") and time.monotonic() < deadline:
+                time.sleep(0.01)
+            self.assertEqual(worker.metric("phalanx_requests_running"), 0)
+
+    def stream_in_thread(self, worker, max_tokens):
+        """A stream that is under way, and a list that gets its outcome."""
+        outcome = []
+        started = threading.Event()
+
+        def consume():
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)
+                connection.request("POST", "/v1/completions", json.dumps(
+                    {"model": "demo", "prompt": "Once", "max_tokens": max_tokens,
+                     "temperature": 0, "ignore_eos": True, "stream": True}),
+                    {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                text = response.read(32).decode()
+                started.set()
+                outcome.append(text + response.read().decode())
+            except (OSError, http.client.HTTPException) as error:
+                outcome.append(repr(error))
+            started.set()
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        started.wait(30)
+        return thread, outcome
+
+    def test_sigusr1_to_mpirun_drains(self):
+        with Worker(self.engine, ranks=4, tp=2) as worker:
+            thread, outcome = self.stream_in_thread(worker, 400)
+            worker.process.send_signal(signal.SIGUSR1)
+            status, _ = worker.wait_exit(40)
+            thread.join(10)
+            self.assertEqual(status, 0, worker.text())
+            self.assertIn("[DONE]", outcome[0], "the running request was cut off")
+
+    def test_drain_deadline_ends_what_does_not_finish(self):
+        with Worker(self.engine, settings=("server.drain_seconds=0",)) as worker:
+            thread, outcome = self.stream_in_thread(worker, 1900)
+            worker.process.send_signal(signal.SIGUSR1)
+            status, seconds = worker.wait_exit(20)
+            thread.join(10)
+            self.assertEqual(status, 0, worker.text())
+            self.assertLess(seconds, LAW_SECONDS)
+            self.assertIn("shutting down", outcome[0])
+
+    def fail_rank(self, rank, how, ranks=3, tp=1, busy=True):
+        with Worker(self.engine, ranks=ranks, tp=tp) as worker:
+            pids = worker.rank_pids()
+            self.assertEqual(len(pids), ranks)
+            thread = outcome = None
+            if busy:
+                thread, outcome = self.stream_in_thread(worker, 1900)
+            os.kill(pids[rank], how)
+            status, seconds = worker.wait_exit(30)
+            if thread:
+                thread.join(10)
+            self.assertNotEqual(status, 0)
+            self.assertLess(seconds, LAW_SECONDS, worker.text())
+            self.assertRegex(worker.text(), rf"rank {rank} on \S+")
+            for pid in pids:
+                self.assertFalse(pathlib.Path(f"/proc/{pid}").exists(), "a rank survived")
+            return worker.text(), outcome
+
+    def test_a_killed_rank_ends_the_job(self):
+        text, _ = self.fail_rank(1, signal.SIGKILL)
+        self.assertRegex(text, r"step \d+")
+
+    def test_a_stopped_rank_ends_the_job(self):
+        text, outcome = self.fail_rank(2, signal.SIGSTOP)
+        self.assertRegex(text, r"step \d+")
+        self.assertNotIn("[DONE]", outcome[0])
+
+    def test_a_stopped_leader_ends_the_job(self):
+        self.fail_rank(0, signal.SIGSTOP)
+
+    def test_an_idle_rank_that_is_killed_ends_the_job(self):
+        self.fail_rank(1, signal.SIGKILL, ranks=2, tp=2, busy=False)
+
+    def test_wrong_settings_say_what_is_allowed(self):
+        cases = (
+            (("parallel.tp_size=3",), "tp_size"),
+            (("parallel.pp_size=9",), "pp_size"),
+            (("engine=/nonexistent",), "/nonexistent"),
+            (("kv_cache.capacity_tokens=10",), "capacity_tokens"),
+            (("scheduling.max_context_tokens=99999",), "2048"),
+            (("cpu.isa=sse",), "avx512"),
+        )
+        for settings, says in cases:
+            run = self.offline(1, "--prompt", "x", settings=settings)
+            self.assertEqual(run.returncode, 2, (settings, run.stderr))
+            self.assertIn(says, run.stderr, settings)
+            self.assertEqual(run.stderr.count("llm-worker:"), 1, run.stderr)
+
+    def test_wrong_rank_count(self):
+        run = subprocess.run(
+            [MPIRUN, "-np", "3", BIN / "llm-worker", "--config", CONFIG, "--set",
+             f"engine={self.engine}", "--set", "parallel.tp_size=2"],
+            capture_output=True, text=True, cwd=ROOT, timeout=60)
+        self.assertEqual(run.returncode, 2)
+        self.assertIn("-np", run.stderr)
+
+    def test_plan_prints_the_ledger_without_mpirun(self):
+        run = subprocess.run(
+            [BIN / "llm-worker", "--config", CONFIG, "--set", f"engine={self.engine}", "--set",
+             "parallel.tp_size=4", "--set", "parallel.pp_size=2", "--plan"],
+            capture_output=True, text=True, cwd=ROOT, timeout=60)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(len(re.findall(r"^ +[0-7] ", run.stdout, re.MULTILINE)), 8, run.stdout)
+
+    def test_eight_idle_ranks_sleep(self):
+        with Worker(self.engine, ranks=8, tp=8) as worker:
+            worker.complete("Once", max_tokens=4)
+            time.sleep(1)
+            begin = self.cpu_seconds(worker)
+            time.sleep(4)
+            used = self.cpu_seconds(worker) - begin
+            # The figure is in docs/performance.md; this catches a rank that spins.
+            self.assertLess(used, 0.4, "idle ranks use CPU")
+
+    @staticmethod
+    def cpu_seconds(worker):
+        ticks = 0
+        for pid in worker.rank_pids():
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
