@@ -126,6 +126,12 @@ std::optional<int64_t> read_integer(const std::string& text, int base) {
   std::string digits = python_strip(text, std::nullopt, true, true);
   if (digits.starts_with('+')) digits.erase(0, 1);
   digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
+  const size_t sign = digits.starts_with('-') ? 1 : 0;
+  if (digits.size() > sign + 2 && digits[sign] == '0') {  // 0x1f with base 16, and so on
+    const char marker = static_cast<char>(digits[sign + 1] | 0x20);
+    const int meant = marker == 'x' ? 16 : marker == 'o' ? 8 : marker == 'b' ? 2 : 0;
+    if (meant == base) digits.erase(sign, 2);
+  }
   int64_t number = 0;
   const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), number, base);
   if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) return std::nullopt;

@@ -19,7 +19,7 @@ namespace phalanx {
 
 struct JinjaLimits {
   uint64_t max_steps = 5'000'000;                  ///< nodes evaluated, items walked
-  size_t max_output_bytes = size_t{64} << 20;      ///< of the result and of any one string
+  size_t max_output_bytes = size_t{16} << 20;      ///< of the result and of any one string
   uint64_t max_created_bytes = uint64_t{1} << 30;  ///< of all strings made on the way
 };
 

@@ -192,7 +192,7 @@ class Lexer {
       leave_tag(end);
       return;
     }
-    fail("Missing end of raw directive");
+    if (begin < source_.size()) fail("Missing end of raw directive");
   }
 
   // Position behind the end of the tag when it ends here, else 0.
