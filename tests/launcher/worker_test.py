@@ -253,6 +253,7 @@ class WorkerTest(unittest.TestCase):
                 text = response.read(32).decode()
                 started.set()
                 outcome.append(text + response.read().decode())
+                connection.close()
             except (OSError, http.client.HTTPException) as error:
                 outcome.append(repr(error))
             started.set()
@@ -295,9 +296,17 @@ class WorkerTest(unittest.TestCase):
             self.assertNotEqual(status, 0)
             self.assertLess(seconds, LAW_SECONDS, worker.text())
             self.assertRegex(worker.text(), rf"rank {rank} on \S+")
-            for pid in pids:
-                self.assertFalse(pathlib.Path(f"/proc/{pid}").exists(), "a rank survived")
+            self.assertEqual([pid for pid in pids if self.is_running(pid)], [], "a rank survived")
             return worker.text(), outcome
+
+    @staticmethod
+    def is_running(pid):
+        """Not gone and not merely waiting for its parent to take note."""
+        try:
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+        return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
 
     def test_a_killed_rank_ends_the_job(self):
         text, _ = self.fail_rank(1, signal.SIGKILL)
