@@ -160,8 +160,7 @@ void Leader::publish_ready_plans() {
 
 void Leader::publish(const StepPlan& plan) {
   if (plan_observer_) plan_observer_(plan);
-  const std::string bytes = encode_step_plan(plan);
-  publisher_.publish(std::as_bytes(std::span(bytes)));
+  publisher_.publish(std::as_bytes(std::span(scheduler_.encoded_plan())));
 }
 
 void Leader::dispatch(const RequestUpdate& update) {
