@@ -44,7 +44,7 @@ struct LaneKernels {
 enum Fetch { kFetchFour, kFetchTwo, kFetchOne };
 
 /// How far ahead of its own reads a lone tile fetches: memory latency at full speed.
-constexpr int64_t kStreamAheadBytes = 4096;
+constexpr int64_t kStreamAheadBytes = 8192;
 
 inline void add_tile(float* sum, const float* addend, int rows) {
   for (int i = 0; i < rows * kTileCols; ++i) sum[i] += addend[i];
