@@ -15,6 +15,7 @@ namespace phalanx {
 namespace {
 
 using namespace std::chrono_literals;
+using namespace std::string_literals;
 using testing::ClientResponse;
 using ::testing::HasSubstr;
 using testing::http_request;
@@ -277,7 +278,7 @@ TEST_F(HttpServerTest, RefusesMalformedAndOversizeRequests) {
       {"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
       {"GET / HTTP/1.1\r\nHost : t\r\n\r\n", 400},
       {"GET / HTTP/1.1\nHost: t\n\n", 400},
-      {std::string("GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", 31), 400},
+      {"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n"s, 400},
       {post + "Content-Length: -1\r\n\r\n", 400},
       {post + "Content-Length: 1x\r\n\r\n", 400},
       {post + "Content-Length: 99999999999999999999\r\n\r\n", 400},
