@@ -12,7 +12,8 @@ namespace phalanx::parallel {
 /// Throws DeviceError with MPI's own words when `code` is not MPI_SUCCESS.
 void check_mpi(int code, const char* operation);
 
-/// Errors are returned as codes on it, never fatal by MPI's choice. All verbs are collective.
+/// Errors are returned as codes on it, never fatal by MPI's choice. All verbs are collective. A
+/// rank that waits sleeps between short looks: ranks that are still loading need the cores.
 class MpiGroup {
  public:
   /// Takes `communicator` over.
@@ -33,6 +34,8 @@ class MpiGroup {
   long long all_reduce_min(long long value) const;
 
  private:
+  static void wait(MPI_Request request, const char* operation);
+
   MPI_Comm communicator_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;

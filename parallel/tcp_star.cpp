@@ -132,8 +132,10 @@ class Reception {
     socklen_t length = sizeof(address);
     getsockname(listener_.descriptor(), reinterpret_cast<sockaddr*>(&address), &length);
     invitation_.port = ntohs(address.sin_port);
-    if (getrandom(&invitation_.secret, sizeof(Secret), 0) != sizeof(Secret))
+    std::array<uint64_t, 4> words{};
+    if (getrandom(words.data(), sizeof(words), 0) != sizeof(words))
       throw DeviceError(system_text("getrandom"));
+    invitation_.secret = {{words[0], words[1]}, {words[2], words[3]}};
     for (const Address& local : local_addresses())
       invitation_.addresses.push_back(address_text(local.ip));
   }
