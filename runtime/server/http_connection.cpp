@@ -112,11 +112,13 @@ class ConnectionExchange final : public HttpExchange {
     auto connection = connection_.lock();
     if (!connection) return;
     connection->post([weak = connection_, serial = serial_, task = std::move(task)] {
+      const auto self = weak.lock();
+      if (!self || self->is_closed()) return;
       try {
         task();
       } catch (const std::exception& error) {
         PHALANX_ERROR("http: an answer's task failed: " << error.what());
-        if (auto self = weak.lock()) self->fail_answer(serial, error.what());
+        self->fail_answer(serial, error.what());
       }
     });
   }

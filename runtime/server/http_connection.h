@@ -50,6 +50,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void abort();   ///< any thread: closes now; a running handler hears on_disconnect
   void post(std::function<void()> task);  ///< any thread
 
+  bool is_closed() const { return state_ == State::kClosed; }
+
   // What HttpExchange does. `serial` tells this answer from earlier ones on the connection.
   void respond(uint64_t serial, HttpResponse response);
   void begin_stream(uint64_t serial, HttpResponse head, std::string heartbeat);
