@@ -22,9 +22,10 @@ std::string number_text(double value) {
 }
 
 std::string weight_shape(const engine::Weight& weight) {
-  std::string text = "[" + std::to_string(weight.rows());
-  if (weight.cols() > 0) text += ", " + std::to_string(weight.cols());
-  return text + "]";
+  std::string text = "[";
+  text.append(std::to_string(weight.rows()));
+  if (weight.cols() > 0) text.append(", ").append(std::to_string(weight.cols()));
+  return text.append("]");
 }
 
 int64_t stored_bytes(const engine::Weight& weight) {
@@ -128,12 +129,13 @@ void print_topologies(const engine::EngineManifest& manifest, std::ostream& out)
 void print_weights(const engine::EngineManifest& manifest, std::ostream& out) {
   out << "\n";
   for (const engine::Weight& weight : manifest.weights()) {
+    std::string group;
+    if (weight.group_size() > 0) group.append("g").append(std::to_string(weight.group_size()));
     char text[200];
-    std::snprintf(
-        text, sizeof(text), "%-28s %-16s %-5s %-6s %-11s %12s\n", weight.name().c_str(),
-        weight_shape(weight).c_str(), model::weight_format_text(weight.format()),
-        weight.group_size() > 0 ? ("g" + std::to_string(weight.group_size())).c_str() : "",
-        model::shard_axis_text(weight.axis()), bytes_text(stored_bytes(weight)).c_str());
+    std::snprintf(text, sizeof(text), "%-28s %-16s %-5s %-6s %-11s %12s\n", weight.name().c_str(),
+                  weight_shape(weight).c_str(), model::weight_format_text(weight.format()),
+                  group.c_str(), model::shard_axis_text(weight.axis()),
+                  bytes_text(stored_bytes(weight)).c_str());
     out << text;
   }
 }

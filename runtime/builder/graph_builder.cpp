@@ -44,7 +44,9 @@ std::string prefix_of(int64_t layer) {
 
 std::string Instantiation::fresh_name(const std::string& prefix, const std::string& local) {
   const int version = versions_[prefix + local]++;
-  return prefix + local + (version == 0 ? "" : "." + std::to_string(version));
+  std::string name = prefix + local;
+  if (version > 0) name.append(".").append(std::to_string(version));
+  return name;
 }
 
 /// The engine weight of a role, or "" when its condition is off.

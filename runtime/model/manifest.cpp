@@ -131,6 +131,11 @@ Status check_weight(const engine::Weight& weight, const engine::EngineManifest& 
     return invalid_argument(what + " has " + std::to_string(weight.rows() / weight.shard_unit()) +
                             " row units, which reduction_lanes " + std::to_string(lanes) +
                             " do not divide");
+  const int64_t kv_heads = manifest.model().num_key_value_heads();
+  if (weight.axis() == engine::KV_COLUMN && weight.rows() / weight.shard_unit() != kv_heads)
+    return invalid_argument(what + " has " + std::to_string(weight.rows() / weight.shard_unit()) +
+                            " row units and is cut by kv_column, must have num_key_value_heads " +
+                            std::to_string(kv_heads));
   return check_quantized(weight, what, lanes);
 }
 

@@ -212,6 +212,8 @@ INSTANTIATE_TEST_SUITE_P(
         Breakage{"WeightTwice", [](M& m) { *m.add_weights() = m.weights(3); }, "listed twice"},
         Breakage{"WeightNegative", [](M& m) { weight_named(m, "layers.0.o").set_rows(-1); },
                  "cannot be"},
+        Breakage{"KvUnits", [](M& m) { weight_named(m, "layers.0.k").set_shard_unit(8); },
+                 "must have num_key_value_heads 2"},
         Breakage{"GroupZero", [](M& m) { weight_named(m, "layers.0.o").set_group_size(0); },
                  "group_size 0"},
         Breakage{"GroupStraddlesLanes",
