@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <future>
 #include <iostream>
 #include <memory>
 #include <thread>
@@ -74,18 +75,13 @@ ServerOptions server_options(const config::Server& config) {
 /// the executor.
 class Front {
  public:
-  Front(WorkerJob& job, const WorkerArguments& arguments,
+  Front(WorkerJob& job, const WorkerArguments& arguments, std::shared_ptr<const TextCodec> codec,
         std::chrono::steady_clock::time_point started)
       : job_(job),
         arguments_(arguments),
         started_(started),
-        options_(server_options(job.setup().config.server())) {}
-
-  /// Loads the tokenizer. Before the job is ready, so that "ready" means ready.
-  Status load() {
-    PHALANX_ASSIGN_OR_RETURN(codec_, load_tokenizer_text(job_.setup().engine->directory()));
-    return {};
-  }
+        options_(server_options(job.setup().config.server())),
+        codec_(std::move(codec)) {}
 
   void start() {
     signal_thread_ = std::thread([this] { wait_for_signals(); });
@@ -168,7 +164,7 @@ class Front {
   const WorkerArguments& arguments_;
   const std::chrono::steady_clock::time_point started_;
   const ServerOptions options_;
-  std::shared_ptr<const TextCodec> codec_;
+  const std::shared_ptr<const TextCodec> codec_;
   std::unique_ptr<OpenAiApi> api_;
   std::unique_ptr<HttpServer> server_;
   std::thread client_thread_;
@@ -204,11 +200,21 @@ int run_rank(parallel::MpiSession& session, const WorkerArguments& arguments,
   Result<WorkerSetup> setup = make_setup(session, *config);
   if (!setup.ok()) return refuse(setup.error());
 
+  // The leader reads the tokenizer while the weights are packed.
+  using Text = Result<std::shared_ptr<const TextCodec>>;
+  std::future<Text> loading;
+  if (session.rank() == 0) {
+    loading = std::async(std::launch::async, load_tokenizer_text, setup->engine->directory());
+  }
   WorkerJob job(session, std::move(setup).value(), arguments.digest);
+  Text text = session.rank() == 0 ? loading.get() : Text(std::shared_ptr<const TextCodec>());
+  if (Status status = agree(session, text.ok() ? Status() : Status(text.error())); !status.ok()) {
+    job.abandon();
+    return refuse(status.error());
+  }
   std::unique_ptr<Front> front;
   if (job.leader() != nullptr) {
-    front = std::make_unique<Front>(job, arguments, started);
-    if (Status status = front->load(); !status.ok()) job.monitor().fail(status.error().message);
+    front = std::make_unique<Front>(job, arguments, std::move(text).value(), started);
   }
   job.run([&] { front->start(); });
   return front ? front->finish() : 0;

@@ -32,6 +32,9 @@ class WorkerJob {
   /// How ranks talk and compute, for the banner: "shm, cpu avx512 x 1 threads".
   std::string describe() const;
 
+  /// Collective, instead of run(): ends without having served.
+  void abandon() { monitor_->finish(); }
+
   /// Collective. Executes steps until the leader stops the job. `on_ready` runs on rank 0 once
   /// every rank is ready and the leader takes requests. An exception of a step ends the job and
   /// does not return.

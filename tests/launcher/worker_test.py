@@ -338,6 +338,25 @@ class WorkerTest(unittest.TestCase):
             self.assertIn(says, run.stderr, settings)
             self.assertEqual(run.stderr.count("llm-worker:"), 1, run.stderr)
 
+    def test_an_engine_without_tokenizer_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for file in pathlib.Path(self.engine).iterdir():
+                if file.name != "tokenizer.json":
+                    os.symlink(file, pathlib.Path(folder) / file.name)
+            run = self.offline(2, "--prompt", "x", settings=(f"engine={folder}",))
+            self.assertEqual(run.returncode, 2, run.stderr)
+            self.assertIn("tokenizer.json", run.stderr)
+
+    def test_a_taken_port_is_named(self):
+        with Worker(self.engine) as worker:
+            run = subprocess.run(
+                [MPIRUN, "-np", "1", BIN / "llm-worker", "--config", CONFIG, "--set",
+                 f"engine={self.engine}", "--set", "parallel.tp_size=1", "--set",
+                 f"server.port={worker.port}"],
+                capture_output=True, text=True, cwd=ROOT, timeout=60)
+            self.assertEqual(run.returncode, 2, run.stderr)
+            self.assertIn(str(worker.port), run.stderr)
+
     def test_wrong_rank_count(self):
         run = subprocess.run(
             [MPIRUN, "-np", "3", BIN / "llm-worker", "--config", CONFIG, "--set",
