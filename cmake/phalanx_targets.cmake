@@ -5,7 +5,9 @@
 # kernel wants one, it says so.
 add_library(phalanx_flags INTERFACE)
 target_compile_options(phalanx_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wno-psabi -ffp-contract=off)
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wno-psabi -ffp-contract=off
+  -Wno-restrict  # GCC 12 sees overlaps in std::string that are not there (its bug 105329)
+  -fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=)
 target_include_directories(phalanx_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 if(PHALANX_SANITIZE)
   target_compile_options(phalanx_flags INTERFACE

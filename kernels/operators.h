@@ -75,8 +75,8 @@ class PackedMatrix {
   int64_t num_rows_ = 0, num_cols_ = 0, num_lanes_ = 1, group_size_ = 0, bytes_ = 0;
 };
 
-/// Bytes the CPU's pack_matrix will allocate for [num_rows, num_cols], for the memory ledger; exact.
-/// num_lanes matters only where a lane of bf16 has odd length (it is padded to pairs).
+/// Bytes the CPU's pack_matrix will allocate for [num_rows, num_cols], for the memory ledger;
+/// exact. num_lanes matters only where a lane of bf16 has odd length (it is padded to pairs).
 int64_t packed_matrix_bytes(WeightFormat format, int64_t num_rows, int64_t num_cols,
                             int64_t group_size, bool has_bias, bool has_zeros = false,
                             int64_t num_lanes = 1);
@@ -222,7 +222,8 @@ class Operators {
   ///   kF32   fma chain over k.
   ///   kBf16  chain over pairs: s = fma(x[k+1], w[k+1], s); s = fma(x[k], w[k], s), with
   ///          denormal inputs and results flushed to zero (tininess after rounding), as vdpbf16ps
-  ///          does. Pairs start at the lane; a last element without a partner is paired with +0 * +0.
+  ///          does. Pairs start at the lane; a last element without a partner is paired with +0 *
+  ///          +0.
   ///   kW8/4  chain over groups: s = fma(float(sum_k x*code - zero*sum_x), x_scale * w_scale, s).
   /// and lanes are added as a binary tree: ((l0 + l1) + (l2 + l3)) + ...
   virtual void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y) = 0;

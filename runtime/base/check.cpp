@@ -3,9 +3,9 @@
 
 namespace phalanx::check_internal {
 
-void fail(std::string_view condition, std::string_view message, const std::source_location& where) {
+void fail(std::string_view condition, std::string_view message, const Place& where) {
   std::ostringstream text;
-  text << where.file_name() << ":" << where.line() << " in " << where.function_name()
+  text << where.file << ":" << where.line << " in " << where.function
        << ": check failed: " << condition;
   if (!message.empty()) text << ": " << message;
   throw InternalError(text.str());

@@ -2,7 +2,6 @@
 // For what a caller's input can cause, return a Result instead (result.h).
 #pragma once
 
-#include <source_location>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -24,12 +23,18 @@ class DeviceError : public std::runtime_error {
 
 namespace check_internal {
 
-[[noreturn]] void fail(std::string_view condition, std::string_view message,
-                       const std::source_location& where);
+/// What std::source_location is for; built in, since clang-tidy 14 cannot read libstdc++ 12's.
+struct Place {
+  const char* file;
+  int line;
+  const char* function;
+};
+
+[[noreturn]] void fail(std::string_view condition, std::string_view message, const Place& where);
 
 template <typename A, typename B>
 [[noreturn]] void fail_compare(std::string_view condition, const A& a, const B& b,
-                               std::string_view message, const std::source_location& where) {
+                               std::string_view message, const Place& where) {
   std::ostringstream text;
   text << condition << " (" << a << " against " << b << ")";
   fail(text.str(), message, where);
@@ -37,10 +42,13 @@ template <typename A, typename B>
 
 }  // namespace check_internal
 
-#define PHALANX_CHECK(condition, message)                                                    \
-  do {                                                                                       \
-    if (!(condition)) [[unlikely]]                                                           \
-      ::phalanx::check_internal::fail(#condition, message, std::source_location::current()); \
+#define PHALANX_PLACE_ \
+  ::phalanx::check_internal::Place { __FILE__, __LINE__, __func__ }
+
+#define PHALANX_CHECK(condition, message)                                   \
+  do {                                                                      \
+    if (!(condition)) [[unlikely]]                                          \
+      ::phalanx::check_internal::fail(#condition, message, PHALANX_PLACE_); \
   } while (false)
 
 #define PHALANX_CHECK_COMPARE_(a, op, b, message)                                                 \
@@ -49,7 +57,7 @@ template <typename A, typename B>
     const auto& phalanx_b_ = (b);                                                                 \
     if (!(phalanx_a_ op phalanx_b_)) [[unlikely]]                                                 \
       ::phalanx::check_internal::fail_compare(#a " " #op " " #b, phalanx_a_, phalanx_b_, message, \
-                                              std::source_location::current());                   \
+                                              PHALANX_PLACE_);                                    \
   } while (false)
 
 #define PHALANX_CHECK_EQ(a, b, message) PHALANX_CHECK_COMPARE_(a, ==, b, message)

@@ -39,7 +39,7 @@ struct FakeScript {
   std::string answer = "Hello, world.";      ///< one token a byte, then the end of sequence
   bool repeat = false;                       ///< the answer again and again until max_tokens
   std::chrono::microseconds token_delay{0};  ///< between two rounds over all requests
-  std::optional<int64_t> fail_after = std::nullopt;         ///< kError after that many tokens
+  std::optional<int64_t> fail_after = std::nullopt;  ///< kError after that many tokens
   int64_t cached_tokens = 0;
 };
 
