@@ -157,7 +157,7 @@ void fill_defaults(config::WorkerConfig& config) {
   auto& failure = *config.mutable_failure();
   if (!failure.has_heartbeat_ms()) failure.set_heartbeat_ms(250);
   if (!failure.has_silence_ms()) failure.set_silence_ms(3000);
-  if (!failure.has_operation_deadline_ms()) failure.set_operation_deadline_ms(4000);
+  if (!failure.has_operation_deadline_ms()) failure.set_operation_deadline_ms(3200);
   if (!failure.has_load_deadline_ms()) failure.set_load_deadline_ms(300000);
 }
 
