@@ -120,6 +120,13 @@ std::string trimmed(const std::string& text) {
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
+Error unknown_factor(const std::string& expression, const std::string& factor) {
+  return invalid_argument("shape \"" + expression + "\" has the factor \"" + factor +
+                          "\"; allowed are hidden_size, num_attention_heads, "
+                          "num_key_value_heads, head_dim, intermediate_size, vocab_size and "
+                          "integers");
+}
+
 }  // namespace
 
 const std::vector<engine::Architecture>& builtin_architectures() {
@@ -155,7 +162,8 @@ Result<engine::Architecture> architecture_for_model_type(const std::string& mode
   for (const engine::Architecture& architecture : builtin_architectures()) {
     for (const std::string& served : architecture.model_types()) {
       if (served == model_type) return architecture;
-      supported += (supported.empty() ? "" : ", ") + served;
+      if (!supported.empty()) supported += ", ";
+      supported += served;
     }
   }
   return unsupported("model_type is \"" + model_type + "\"; built in are " + supported +
@@ -186,10 +194,7 @@ Result<int64_t> shape_extent(const std::string& expression, const engine::ModelC
                factor.find_first_not_of("0123456789") == std::string::npos) {
       extent = std::stoll(factor);
     } else {
-      return invalid_argument("shape \"" + expression + "\" has the factor \"" + factor +
-                              "\"; allowed are hidden_size, num_attention_heads, "
-                              "num_key_value_heads, head_dim, intermediate_size, vocab_size and "
-                              "integers");
+      return unknown_factor(expression, factor);
     }
     if (__builtin_mul_overflow(product, extent, &product))
       return invalid_argument("shape \"" + expression + "\" overflows 64 bits");

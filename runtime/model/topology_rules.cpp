@@ -34,7 +34,8 @@ std::string admissible_tp_sizes(const engine::EngineManifest& manifest) {
   std::string text;
   for (int64_t tp = 1; tp <= manifest.reduction_lanes(); tp *= 2) {
     if (!kv_heads_fit(manifest.model().num_key_value_heads(), tp)) continue;
-    text += (text.empty() ? "" : ", ") + std::to_string(tp);
+    if (!text.empty()) text += ", ";
+    text += std::to_string(tp);
   }
   return text;
 }
