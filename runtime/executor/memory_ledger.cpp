@@ -4,24 +4,17 @@
 #include <cstdio>
 
 #include "runtime/executor/kv_cache.h"
+#include "runtime/model/manifest.h"
 
 namespace phalanx {
 namespace {
 
-int64_t stored_matrix_bytes(const engine::Weight& weight) {
-  const int64_t codes = weight.rows() * weight.cols();
-  switch (weight.format()) {
-    case engine::F32:
-      return codes * 4;
-    case engine::BF16:
-      return codes * 2;
-    case engine::W8:
-      return codes + codes / weight.group_size() * 4;
-    case engine::W4:
-      return codes / 2 + codes / weight.group_size() * 4;
-    default:  // protobuf enums are open; the manifest was verified
-      return 0;
+int64_t stored_bytes(const engine::Weight& weight) {
+  int64_t bytes = 0;
+  for (const model::StoredTensor& tensor : model::stored_tensors(weight)) {
+    bytes += tensor.num_bytes();
   }
+  return bytes;
 }
 
 }  // namespace
@@ -51,7 +44,7 @@ std::vector<RankLedger> make_memory_ledger(const engine::EngineManifest& manifes
     for (const engine::Op& op : plan.ops) {
       if (op.kind() != engine::EMBEDDING) continue;
       for (const engine::Weight& weight : manifest.weights()) {
-        if (weight.name() == op.weights(0)) entry.mapped_bytes += stored_matrix_bytes(weight);
+        if (weight.name() == op.weights(0)) entry.mapped_bytes += stored_bytes(weight);
       }
     }
     ledger.push_back(entry);
