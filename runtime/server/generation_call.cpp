@@ -153,6 +153,7 @@ ApiResult<bool> GenerationCall::submit_all() {
     choice.part.index = static_cast<int32_t>(i);
     choice.part.text = prompt.echo;
     choice.text_bytes = prompt.echo.size();
+    held_bytes_ += prompt.echo.size();
     choice.text = environment_.codec.start_stream(start_.request.stop);
     // Choices of one prompt differ by their seed only: seed + index within the prompt.
     const uint64_t seed =
@@ -191,6 +192,12 @@ void GenerationCall::on_updates() {
   }
   if (start_.request.stream) {
     send_parts();
+  } else if (held_bytes_ > environment_.options.max_answer_bytes) {
+    ApiError error = api_error_of_status(
+        400, "the answer grew beyond the " + std::to_string(environment_.options.max_answer_bytes) +
+                 " bytes allowed for text and logprobs; ask for a stream, or for less");
+    error.code = "answer_too_large";
+    fail(error);
   } else if (all_finished()) {
     answer_whole();
   }
@@ -239,11 +246,13 @@ void GenerationCall::take_token(Choice& choice, const SampledToken& token) {
     shown.text_offset = choice.text_bytes;
     for (const TopLogprob& top : token.top_logprobs)
       shown.top.emplace_back(environment_.codec.token_bytes(top.token_id), top.logprob);
+    held_bytes_ += kLogprobBytes * (1 + shown.top.size());
     choice.part.logprobs.push_back(std::move(shown));
   }
   const TextStream::Piece piece = choice.text->push(token.token_id);
   choice.part.text += piece.text;
   choice.text_bytes += piece.text.size();
+  held_bytes_ += piece.text.size();
   if (piece.stopped) {
     environment_.service.cancel(choice.id);
     choice.submitted = false;
@@ -256,6 +265,7 @@ void GenerationCall::finish_choice(Choice& choice, const char* reason) {
   const TextStream::Piece piece = choice.text->finish();
   choice.part.text += piece.text;
   choice.text_bytes += piece.text.size();
+  held_bytes_ += piece.text.size();
   choice.part.finish_reason = piece.stopped ? "stop" : reason;
   choice.finished = true;
 }
@@ -266,7 +276,7 @@ void GenerationCall::finish_choice(Choice& choice, const char* reason) {
 void GenerationCall::send_parts() {
   if (ended_) return;
   if (exchange_->is_sending()) {
-    if (unsent_bytes() > environment_.options.max_unsent_bytes) cut_slow_reader();
+    if (held_bytes_ > environment_.options.max_unsent_bytes) cut_slow_reader();
     return;
   }
   std::string events;
@@ -289,6 +299,7 @@ void GenerationCall::send_parts() {
     part.logprobs.clear();
     choice.reported = reason != nullptr;
   }
+  held_bytes_ = 0;
   const bool complete = all_finished();
   if (complete) {
     if (start_.request.include_usage) response_.append_usage(events, usage());
@@ -358,16 +369,6 @@ void GenerationCall::end(int status) {
 bool GenerationCall::all_finished() const {
   return std::all_of(choices_.begin(), choices_.end(),
                      [](const Choice& choice) { return choice.finished; });
-}
-
-size_t GenerationCall::unsent_bytes() const {
-  size_t num_bytes = 0;
-  for (const Choice& choice : choices_) {
-    num_bytes += choice.part.text.size();
-    for (const TokenLogprob& token : choice.part.logprobs)
-      num_bytes += kLogprobBytes * (1 + token.top.size());
-  }
-  return num_bytes;
 }
 
 Usage GenerationCall::usage() const {

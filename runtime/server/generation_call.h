@@ -84,7 +84,6 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   void cut_slow_reader();
   void end(int status);  ///< cancels what still runs; nothing happens afterwards
   bool all_finished() const;
-  size_t unsent_bytes() const;
   Usage usage() const;
   double seconds_since_request() const;
 
@@ -95,6 +94,7 @@ class GenerationCall : public std::enable_shared_from_this<GenerationCall> {
   const api_metrics::Endpoint endpoint_;
   OpenAiResponse response_;
   std::vector<Choice> choices_;
+  size_t held_bytes_ = 0;  ///< text and logprobs in the choices' parts
   bool stream_open_ = false;
   bool ended_ = false;
 };

@@ -315,7 +315,8 @@ ApiResult<json> body_of_query(const std::vector<std::pair<std::string, std::stri
       // A number or a boolean; the field's own check says what it must be if it is neither.
       json literal = json::parse(value, nullptr, /*allow_exceptions=*/false);
       const bool is_literal = literal.is_number() || literal.is_boolean();
-      body[name] = is_literal ? literal : json(value);
+      json& field = name == "include_usage" ? body["stream_options"][name] : body[name];
+      field = is_literal ? literal : json(value);
     }
   }
   if (is_chat && !body.contains("messages")) {

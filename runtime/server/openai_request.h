@@ -61,7 +61,8 @@ ApiResult<OpenAiRequest> parse_completion_request(const RequestJson& body,
                                                   const ServerOptions& options,
                                                   const ServiceInfo& info);
 
-/// Messages: roles system, developer (becomes system), user, assistant, tool; content a string, or an array of
+/// Messages: roles system, developer (becomes system), user, assistant, tool; content a string, or
+/// an array of
 /// {"type": "text", "text": ...} parts (joined); null only for an assistant with tool_calls.
 /// tools: OpenAI's function tools, handed to the template unless tool_choice is "none"; tool_choice
 /// "required" or a named tool, response_format other than text, and audio are refused.
@@ -69,8 +70,9 @@ ApiResult<OpenAiRequest> parse_chat_request(const RequestJson& body, const Serve
                                             const ServiceInfo& info);
 
 /// The body that a GET stream's query stands for (EventSource can only GET): each parameter is the
-/// field of that name, numbers and booleans unquoted, `stop` may be repeated; completions take
-/// `prompt`; chat takes `message` (and `system`), or `messages` as JSON. "stream": true is added.
+/// field of that name, numbers and booleans unquoted, `stop` may be repeated, include_usage stands
+/// for that stream option; completions take `prompt`; chat takes `message` (and `system`), or
+/// `messages` as JSON. "stream": true is added.
 ApiResult<RequestJson> body_of_query(const std::vector<std::pair<std::string, std::string>>& query,
                                      bool is_chat, const ServerOptions& options);
 

@@ -33,7 +33,8 @@ struct ServerOptions {
 
   // A slow reader: what one connection may hold back before it is cut off.
   size_t max_unsent_bytes = 1024 * 1024;
-  int32_t send_buffer_bytes = 0;  ///< SO_SNDBUF of each connection; 0: the system's choice
+  size_t max_answer_bytes = 64U << 20;  ///< text and logprobs of an answer that is not streamed
+  int32_t send_buffer_bytes = 0;        ///< SO_SNDBUF of each connection; 0: the system's choice
 
   std::string cors_allow_origin = "*";  ///< Access-Control-Allow-Origin; empty: no CORS headers
   int32_t retry_after_seconds = 1;      ///< Retry-After of 429 and 503

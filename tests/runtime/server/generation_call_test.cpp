@@ -224,6 +224,19 @@ TEST_F(GenerationCallTest, ErrorsInAStreamComeAfterItsTextAndWithoutDone) {
   EXPECT_TRUE(exchange->ended);
 }
 
+TEST_F(GenerationCallTest, BoundsAnAnswerThatIsNotStreamed) {
+  options.max_answer_bytes = 10;
+  start(false, 2);
+  for (int i = 0; i < 6; ++i) service.token(1, 'x');
+  for (int i = 0; i < 4; ++i) service.token(2, 'x');
+  exchange->run_tasks();
+  EXPECT_TRUE(exchange->responses.empty());
+  service.token(2, 'x');
+  exchange->run_tasks();
+  EXPECT_EQ(exchange->responses.at(0).status, 400);
+  EXPECT_EQ(service.cancelled, (std::vector<uint64_t>{1, 2}));
+}
+
 TEST_F(GenerationCallTest, TimeoutAnswers503AndCancels) {
   start(false);
   exchange->timeout();

@@ -562,7 +562,7 @@ TEST_F(OpenAiApiTest, CutsAReaderThatTakesTooLittleAndStaysSmall) {
 
 TEST_F(OpenAiApiTest, ALaggingReaderGetsFewerEventsAndAllOfTheText) {
   options.send_buffer_bytes = 8192;
-  service.set_script({.answer = "0123456789", .repeat = true, .token_delay = 20us});
+  service.set_script({.answer = "0123456789", .repeat = true});
   start();
   HttpTestClient client(server->port(), 10s, 4096);
   const std::string body = R"({"prompt":"x","max_tokens":4000,"stream":true})";

@@ -215,6 +215,8 @@ TEST(OpenAiRequest, QueriesBecomeBodies) {
             R"({"role":"user","content":"hi"}],"stream":true})");
   EXPECT_EQ(body(true, "messages=%5B%7B%22role%22%3A%22user%22%7D%5D"),
             R"({"messages":[{"role":"user"}],"stream":true})");
+  EXPECT_EQ(body(false, "prompt=x&include_usage=true"),
+            R"({"prompt":"x","stream_options":{"include_usage":true},"stream":true})");
   // A value that closes the array early must not smuggle in other fields.
   EXPECT_THAT(body(true, "messages=%5B%5D%2C%22n%22%3A3"), HasSubstr("must be a JSON array"));
   EXPECT_THAT(body(true, "messages=%5B"), HasSubstr("must be a JSON array"));
