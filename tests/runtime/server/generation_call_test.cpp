@@ -86,6 +86,12 @@ class ManualService final : public GenerationService {
 
 class GenerationCallTest : public ::testing::Test {
  protected:
+  // The callbacks hold the call, which holds the exchange; a connection forgets them at the end.
+  void TearDown() override {
+    exchange->disconnect = exchange->drained = exchange->timeout = nullptr;
+    exchange->tasks.clear();
+  }
+
   void start(bool stream, int32_t n = 1, std::vector<std::string> stop = {}) {
     GenerationCall::Start start;
     start.request.stream = stream;
