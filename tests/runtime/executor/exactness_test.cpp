@@ -59,6 +59,21 @@ std::vector<Request> make_requests(int count, int64_t vocab_size) {
   return requests;
 }
 
+/// Short prompts that grow over two block boundaries while they decode: what makes a small pool run
+/// out, whenever they arrive.
+std::vector<Request> make_growing_requests(int64_t vocab_size) {
+  std::mt19937 random(8);
+  std::vector<Request> requests(10);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].prompt_token_ids.resize(20 + i);
+    for (auto& id : requests[i].prompt_token_ids) id = static_cast<int32_t>(random() % vocab_size);
+    requests[i].max_tokens = 48;
+    requests[i].sampling.temperature = i % 2 == 0 ? 0.0F : 1.0F;
+    requests[i].sampling.seed = i;
+  }
+  return requests;
+}
+
 std::vector<TimedRequest> at_once(const std::vector<Request>& requests) {
   std::vector<TimedRequest> workload;
   for (const Request& request : requests) workload.push_back({request, 0});
@@ -167,12 +182,19 @@ class Exactness : public ::testing::Test {
   testing::TemporaryDirectory directory_;
 };
 
+/// Requests and what one rank makes of them alone.
+struct Workload {
+  std::vector<Request> requests;
+  std::vector<RequestTrace> expected;  ///< on rank 0
+};
+
 void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engine,
-                           const std::vector<Request>& requests,
-                           const std::vector<RequestTrace>& expected, const JobShape& base,
+                           const Workload& mixed, const Workload& growing, const JobShape& base,
                            const std::string& name) {
+  const std::vector<Request>& requests = mixed.requests;
   const auto run = [&](const std::string& scenario, const JobShape& shape,
-                       const std::vector<TimedRequest>& workload) {
+                       const std::vector<TimedRequest>& workload,
+                       const std::vector<RequestTrace>& expected) {
     JobTrace trace = run_job(session, engine, shape, workload);
     if (session->rank() == 0) {
       std::vector<RequestTrace> wanted;  // the workload is a beginning of the requests, or repeats
@@ -183,9 +205,9 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
   };
 
   const std::vector<Request> few(requests.begin(), requests.begin() + 6);
-  run("alone", base, one_by_one(few));
+  run("alone", base, one_by_one(few), mixed.expected);
 
-  const JobTrace batch = run("in a batch of 17", base, at_once(requests));
+  const JobTrace batch = run("in a batch of 17", base, at_once(requests), mixed.expected);
   if (session->rank() == 0) {
     EXPECT_GE(*std::max_element(batch.sequences_per_step.begin(), batch.sequences_per_step.end()),
               std::min<int64_t>(17, 12) / base.pp_size)
@@ -198,14 +220,15 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
     chunked.max_chunk_tokens = chunk;
     chunked.max_sequences = std::min<int64_t>(chunk, 32);
     chunked.prefix_cache = false;
-    run("chunks of " + std::to_string(chunk), chunked, at_once(chunk < 8 ? few : requests));
+    run("chunks of " + std::to_string(chunk), chunked, at_once(chunk < 8 ? few : requests),
+        mixed.expected);
   }
 
   // Every request twice, one after another: the second finds its prompt in the cache.
   std::vector<TimedRequest> twice = one_by_one(requests);
   const std::vector<TimedRequest> again = one_by_one(requests);
   twice.insert(twice.end(), again.begin(), again.end());
-  const JobTrace cached = run("prefix-cache hits", base, twice);
+  const JobTrace cached = run("prefix-cache hits", base, twice, mixed.expected);
   if (session->rank() == 0) {
     int64_t num_hits = 0;
     for (size_t i = requests.size(); i < cached.requests.size(); ++i) {
@@ -215,8 +238,9 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
   }
 
   JobShape cramped = base;
-  cramped.num_blocks = 16;  // one context of 512 tokens; the batch wants about 50 blocks
-  const JobTrace preempted = run("preemption and recompute", cramped, at_once(requests));
+  cramped.num_blocks = 16;  // one context of 512 tokens; the requests grow to 30 blocks together
+  const JobTrace preempted =
+      run("preemption and recompute", cramped, at_once(growing.requests), growing.expected);
   if (session->rank() == 0) {
     EXPECT_GT(preempted.stats.num_preemptions, 0U) << name << ": nothing was preempted";
     EXPECT_EQ(preempted.stats.num_free_blocks, cramped.num_blocks) << name << ": blocks leaked";
@@ -228,16 +252,18 @@ class ExactnessMatrix : public Exactness,
  protected:
   void run_matrix(const EngineCase& engine_case, const std::vector<kernels::KvFormat>& kv_formats) {
     const auto engine = make_engine(engine_case);
-    const std::vector<Request> requests =
-        make_requests(17, engine->manifest().model().vocab_size());
+    const int64_t vocab_size = engine->manifest().model().vocab_size();
+    Workload mixed{make_requests(17, vocab_size), {}};
+    Workload growing{make_growing_requests(vocab_size), {}};
     for (const kernels::KvFormat kv_format : kv_formats) {
-      const std::vector<RequestTrace> expected = reference(engine, requests, kv_format);
+      mixed.expected = reference(engine, mixed.requests, kv_format);
+      growing.expected = reference(engine, growing.requests, kv_format);
       for (const auto& [tp, pp] : topologies()) {
         JobShape shape;
         shape.tp_size = tp;
         shape.pp_size = pp;
         shape.kv_format = kv_format;
-        compare_all_scenarios(engine, requests, expected, shape,
+        compare_all_scenarios(engine, mixed, growing, shape,
                               engine_case.name + " tp " + std::to_string(tp) + " pp " +
                                   std::to_string(pp) + " kv " + kernels::kv_format_name(kv_format));
       }
