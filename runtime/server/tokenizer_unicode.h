@@ -1,5 +1,6 @@
 // Character classes, lower-casing and normalization forms, as the tokenizers library defines them.
-// Called by the tokenizer's normalizers, pre-tokenizers and added tokens, and the template language.
+// Called by the tokenizer's normalizers, pre-tokenizers and added tokens, and the template
+// language.
 #pragma once
 
 #include <string>
@@ -31,10 +32,10 @@ std::string lowercase_unicode(std::string_view text);
 /// Simple (one to one) case mappings and tests, for the template language.
 char32_t to_upper_simple(char32_t code_point);
 char32_t to_lower_simple(char32_t code_point);
-bool is_upper_letter(char32_t code_point);  ///< category Lu
-bool is_lower_letter(char32_t code_point);  ///< category Ll
-bool is_title_letter(char32_t code_point);  ///< category Lt
-bool is_letter(char32_t code_point);        ///< category L
+bool is_upper_letter(char32_t code_point);   ///< category Lu
+bool is_lower_letter(char32_t code_point);   ///< category Ll
+bool is_title_letter(char32_t code_point);   ///< category Lt
+bool is_letter(char32_t code_point);         ///< category L
 bool is_decimal_digit(char32_t code_point);  ///< category Nd
 
 }  // namespace phalanx
