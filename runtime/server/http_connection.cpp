@@ -75,11 +75,11 @@ class ConnectionExchange final : public HttpExchange {
 
   void respond(HttpResponse response) override {
     answered_ = true;
-    if (auto connection = connection_.lock()) connection->respond(serial_, std::move(response));
+    if (auto connection = connection_.lock()) connection->respond(serial_, response);
   }
   void begin_stream(HttpResponse head, std::string heartbeat) override {
     if (auto connection = connection_.lock())
-      connection->begin_stream(serial_, std::move(head), std::move(heartbeat));
+      connection->begin_stream(serial_, head, std::move(heartbeat));
   }
   bool send(std::string_view bytes) override {
     auto connection = connection_.lock();
@@ -399,7 +399,8 @@ std::string HttpConnection::make_head(const HttpResponse& response, bool chunked
     head += "Access-Control-Allow-Origin: " + options_.cors_allow_origin + "\r\n";
     if (options_.cors_allow_origin != "*") head += "Vary: Origin\r\n";
   }
-  for (const auto& [name, value] : response.headers) head += name + ": " + value + "\r\n";
+  for (const auto& [name, value] : response.headers)
+    head.append(name).append(": ").append(value).append("\r\n");
   if (chunked) {
     head += "Transfer-Encoding: chunked\r\n";
   } else if (has_body && !streaming_) {
@@ -413,7 +414,7 @@ std::string HttpConnection::make_head(const HttpResponse& response, bool chunked
   return head + "\r\n";
 }
 
-void HttpConnection::respond(uint64_t serial, HttpResponse response) {
+void HttpConnection::respond(uint64_t serial, const HttpResponse& response) {
   if (!is_current(serial) || streaming_) return;
   if (host_.draining) keep_alive_ = false;
   answer_complete_ = true;
@@ -422,7 +423,8 @@ void HttpConnection::respond(uint64_t serial, HttpResponse response) {
   flush();
 }
 
-void HttpConnection::begin_stream(uint64_t serial, HttpResponse head, std::string heartbeat) {
+void HttpConnection::begin_stream(uint64_t serial, const HttpResponse& head,
+                                  std::string heartbeat) {
   if (!is_current(serial) || streaming_) return;
   if (host_.draining) keep_alive_ = false;
   streaming_ = true;

@@ -53,8 +53,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool is_closed() const { return state_ == State::kClosed; }
 
   // What HttpExchange does. `serial` tells this answer from earlier ones on the connection.
-  void respond(uint64_t serial, HttpResponse response);
-  void begin_stream(uint64_t serial, HttpResponse head, std::string heartbeat);
+  void respond(uint64_t serial, const HttpResponse& response);
+  void begin_stream(uint64_t serial, const HttpResponse& head, std::string heartbeat);
   bool send(uint64_t serial, std::string_view bytes);
   bool is_sending() const { return writing_; }
   void end_stream(uint64_t serial);

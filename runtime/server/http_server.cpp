@@ -90,7 +90,13 @@ struct HttpServer::State {
 HttpServer::HttpServer(const ServerOptions& options, HttpHandler& handler)
     : state_(std::make_unique<State>(options, handler)) {}
 
-HttpServer::~HttpServer() { stop(std::chrono::milliseconds(0)); }
+HttpServer::~HttpServer() {
+  try {
+    stop(std::chrono::milliseconds(0));
+  } catch (const std::exception& error) {
+    PHALANX_ERROR("http: stop: " << error.what());
+  }
+}
 
 Status HttpServer::State::listen() {
   boost::system::error_code error;

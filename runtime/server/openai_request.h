@@ -20,6 +20,8 @@ namespace phalanx {
 /// A completion's prompt: text, or tokens.
 using PromptInput = std::variant<std::string, std::vector<int32_t>>;
 
+// nlohmann's noexcept move checks an invariant; it does not throw.
+// NOLINTNEXTLINE(bugprone-exception-escape)
 struct OpenAiRequest {
   bool is_chat = false;
   std::vector<PromptInput> prompts;  ///< completions: at least one
