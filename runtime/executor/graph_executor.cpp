@@ -6,43 +6,13 @@
 #include <cstring>
 
 #include "runtime/base/check.h"
-#include "runtime/model/graph.h"
+#include "runtime/model/graph_shapes.h"
 
 namespace phalanx {
 namespace {
 
 using engine::Op;
 using parallel::Progress;
-
-/// Storage that outlives the job, for Progress.
-const char* operation_name(engine::OpKind kind) {
-  switch (kind) {
-    case engine::EMBEDDING:
-      return "embedding";
-    case engine::RMS_NORM:
-      return "rms_norm";
-    case engine::LINEAR:
-      return "linear";
-    case engine::HEAD_NORM:
-      return "head_norm";
-    case engine::ROPE:
-      return "rope";
-    case engine::ATTENTION:
-      return "attention";
-    case engine::SILU_MUL:
-      return "silu_mul";
-    case engine::ADD:
-      return "add";
-    case engine::ADD_RMS_NORM:
-      return "add_rms_norm";
-    case engine::ALL_REDUCE:
-      return "all_reduce";
-    case engine::SELECT_ROWS:
-      return "select_rows";
-    default:  // protobuf enums are open
-      return "unknown";
-  }
-}
 
 kernels::MatrixSource whole_matrix(const model::MatrixView& view) {
   kernels::MatrixSource source;
@@ -192,7 +162,7 @@ kernels::Rows GraphExecutor::run(const StepBatch& batch) {
   if (!topology_.is_first_stage()) receive_input(num_rows);
   for (const Op& op : plan_.ops) {
     if (op.kind() == engine::SELECT_ROWS && num_sampled == 0) return {};
-    progress_.set_operation(operation_name(op.kind()), op.layer());
+    progress_.set_operation(model::op_kind_name(op.kind()), op.layer());
     run_op(op, batch);
   }
   if (!topology_.is_last_stage()) {
