@@ -21,8 +21,8 @@ from stories import story
 DOMAINS = ("facts", "stories", "recall", "chat", "arithmetic")
 # Shares of tokens. The draft knows the templates, but only a tenth of the facts.
 MIXES = {
-    "demo": (0.40, 0.20, 0.15, 0.15, 0.10),
-    "demo-draft": (0.04, 0.20, 0.15, 0.15, 0.10),
+    "demo": (0.20, 0.12, 0.36, 0.18, 0.14),
+    "demo-draft": (0.04, 0.16, 0.30, 0.20, 0.14),
 }
 # Mean tokens of a document, to turn shares of tokens into shares of documents.
 TOKENS_PER_DOCUMENT = {

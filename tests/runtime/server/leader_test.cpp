@@ -233,6 +233,8 @@ TEST_F(LeaderTest, FailureEndsOpenRequestsWithItsReason) {
     return plan;
   }());
   channel_.publisher->publish(std::as_bytes(std::span(stop)));  // for the executor thread
+  paused_ = false;
+  executor_.join();  // it still delivers to the leader
   leader_.reset();
 }
 
