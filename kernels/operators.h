@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -190,8 +191,9 @@ class Operators {
   /// Packs a matrix for `linear`. May use the whole team. Thread: executor.
   virtual std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec) = 0;
 
-  /// Zeroed memory of this backend, 64-byte aligned (2 MiB pages when it pays); freed with the
-  /// returned owner. Used for the arena, the KV pool and the tables.
+  /// Zeroed memory of this backend, 64-byte aligned (2 MiB pages when it pays), resident when this
+  /// returns; freed with the returned owner. Used for the arena, the KV pool and the tables.
+  /// Thread: executor.
   virtual std::shared_ptr<std::byte> allocate(int64_t bytes) = 0;
 
   /// y[r, :] = table[token_ids[r], :], converted to f32. table is a natural-layout MatrixSource
@@ -261,6 +263,11 @@ class Operators {
   /// y[i, :] = x[rows[i], :].
   virtual void gather_rows(ConstRows x, std::span<const int32_t> rows, int64_t num_cols,
                            Rows y) = 0;
+
+  /// Calls work(i) once for each i in [0, count), spread over the backend's host threads, and
+  /// returns when all have returned. For the executor's own work on rows (sampling). `work` must
+  /// not throw and must not call the backend.
+  virtual void for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) = 0;
 };
 
 /// The fixed reduction order of norms: lane i of 16 accumulates elements k = i (mod 16), ascending,

@@ -133,6 +133,7 @@ void WorkerJob::execute() {
   parts.topology = setup_.topology;
   parts.groups = {tensor_group_.get(), pipeline_group_.get()};
   parts.executor = executor_.get();
+  parts.operators = operators_.get();
   parts.sampler = sampler_.get();
   parts.plans = channel_.subscriber.get();
   parts.progress = &monitor_->progress();

@@ -29,9 +29,10 @@ void store_f32(KvFormat format, const float* x, int64_t head_dim, int64_t t, boo
 }
 
 void store_bf16(const float* x, int64_t head_dim, int64_t t, bool keys, uint16_t* to) {
+  uint16_t rounded[kMaxHeadDim];
+  for (int64_t d = 0; d < head_dim; ++d) rounded[d] = f32_to_bf16(x[d]);
   for (int64_t d = 0; d < head_dim; ++d) {
-    to[keys ? key_index(KvFormat::kBf16, t, d) : value_index(KvFormat::kBf16, t, d)] =
-        f32_to_bf16(x[d]);
+    to[keys ? key_index(KvFormat::kBf16, t, d) : value_index(KvFormat::kBf16, t, d)] = rounded[d];
   }
 }
 
@@ -138,7 +139,7 @@ void Attention::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows>
 
 // ------------------------------------------------------------------------------ attention ----
 
-/// One call of attention(): what all threads need to enumerate its units in the same order.
+/// One call of attention().
 struct Attention::Step {
   ConstRows q;
   Rows y;
@@ -146,17 +147,6 @@ struct Attention::Step {
   const KvLayerView& kv;
   const AttentionParams& params;
   const KvBlockLayout& layout;
-  int64_t cut_cost = 0;  ///< pair-partitions above which a tile is cut; 0: never
-};
-
-/// A tile, or a range of partitions of one.
-struct Attention::Unit {
-  AttentionTile tile;
-  bool cut = false;        ///< its tile has several units; tile.partials is set
-  bool first_cut = false;  ///< the first of them
-  int64_t tile_first = 0;  ///< the whole tile's partitions
-  int64_t tile_end = 0;
-  float* tile_partials = nullptr;
 };
 
 void Attention::index_heads(const KvLayerView& kv, const AttentionParams& params) {
@@ -170,22 +160,18 @@ void Attention::index_heads(const KvLayerView& kv, const AttentionParams& params
   }
 }
 
-template <typename Visit>
-void Attention::for_each_unit(const Step& step, Visit&& visit) const {
-  const KvBlockLayout& layout = step.layout;
-  const int64_t partial_size = layout.padded_head_dim + kPartialTail;
-  int64_t floats_used = 0;
+void Attention::list_tiles(const Step& step) {
+  units_.clear();
   for (const SequenceRows& s : step.sequences) {
     for (int64_t kv_head = 0; kv_head < step.kv.num_kv_heads; ++kv_head) {
       const int64_t first_head = first_head_[static_cast<size_t>(kv_head)];
       const int64_t group = first_head_[static_cast<size_t>(kv_head) + 1] - first_head;
       const int64_t num_pairs = s.num_rows * group;
       for (int64_t pair = 0; pair < num_pairs; pair += kTilePairs) {
-        Unit unit;
-        AttentionTile& tile = unit.tile;
-        tile.q = step.q.data + s.first_row * step.q.stride + first_head * layout.head_dim;
+        AttentionTile tile;
+        tile.q = step.q.data + s.first_row * step.q.stride + first_head * step.layout.head_dim;
         tile.q_stride = step.q.stride;
-        tile.y = step.y.data + s.first_row * step.y.stride + first_head * layout.head_dim;
+        tile.y = step.y.data + s.first_row * step.y.stride + first_head * step.layout.head_dim;
         tile.y_stride = step.y.stride;
         tile.group_size = group;
         tile.first_pair = pair;
@@ -194,58 +180,80 @@ void Attention::for_each_unit(const Step& step, Visit&& visit) const {
         tile.sliding_window = step.params.sliding_window;
         tile.scale = step.params.scale;
         tile.block_table = s.block_table;
-        tile.blocks = step.kv.data + kv_head * layout.bytes;
-        tile.block_stride = step.kv.num_kv_heads * layout.bytes;
-        tile.layout = &layout;
-
+        tile.blocks = step.kv.data + kv_head * step.layout.bytes;
+        tile.block_stride = step.kv.num_kv_heads * step.layout.bytes;
+        tile.layout = &step.layout;
         const int64_t first_position = s.first_position + pair / group;
         const int64_t last_position = s.first_position + (pair + tile.num_pairs - 1) / group;
         const int64_t oldest = tile.sliding_window > 0
                                    ? std::max(int64_t{0}, first_position - tile.sliding_window + 1)
                                    : 0;
-        unit.tile_first = oldest / kPartitionTokens;
-        unit.tile_end = last_position / kPartitionTokens + 1;
-        const int64_t partitions = unit.tile_end - unit.tile_first;
-
-        int64_t cut = partitions;  // partitions a unit
-        if (step.cut_cost > 0 && partitions * tile.num_pairs > step.cut_cost) {
-          const int64_t floats = partitions * tile.num_pairs * partial_size;
-          const int64_t smallest = std::max(kSmallestCut, ceil_div(step.cut_cost, tile.num_pairs));
-          if (smallest < partitions && floats_used + floats <= kPartialFloats) {
-            cut = smallest;
-            unit.cut = true;
-            unit.tile_partials = reinterpret_cast<float*>(partials_.get()) + floats_used;
-            floats_used += floats;
-          }
-        }
-        for (int64_t first = unit.tile_first; first < unit.tile_end; first += cut) {
-          tile.first_partition = first;
-          tile.end_partition = std::min(first + cut, unit.tile_end);
-          unit.first_cut = first == unit.tile_first;
-          if (unit.cut) {
-            tile.partials =
-                unit.tile_partials + (first - unit.tile_first) * tile.num_pairs * partial_size;
-          }
-          visit(unit);
-        }
+        tile.first_partition = oldest / kPartitionTokens;
+        tile.end_partition = last_position / kPartitionTokens + 1;
+        units_.push_back(tile);
       }
     }
   }
 }
 
-/// Threads take units in turn: each enumerates all and works on those whose number it drew.
+void Attention::cut_long_tiles() {
+  cut_tiles_.clear();
+  int64_t cost = 0;  // pair-partitions
+  for (const AttentionTile& tile : units_) {
+    cost += tile.num_pairs * (tile.end_partition - tile.first_partition);
+  }
+  const int64_t unit_cost = ceil_div(cost, team_.size() * kUnitsPerThread);
+  const size_t num_tiles = units_.size();
+  int64_t floats_used = 0;
+  for (size_t i = 0; i < num_tiles; ++i) {
+    const AttentionTile tile = units_[i];
+    const int64_t partitions = tile.end_partition - tile.first_partition;
+    const int64_t cut = std::max(kSmallestCut, ceil_div(unit_cost, tile.num_pairs));
+    const int64_t floats_of_partition =
+        tile.num_pairs * (tile.layout->padded_head_dim + kPartialTail);
+    const int64_t floats = partitions * floats_of_partition;
+    if (cut >= partitions || floats_used + floats > kPartialFloats) continue;
+    AttentionTile whole = tile;
+    whole.partials = reinterpret_cast<float*>(partials_.get()) + floats_used;
+    floats_used += floats;
+    cut_tiles_.push_back(whole);
+    for (int64_t first = tile.first_partition; first < tile.end_partition; first += cut) {
+      AttentionTile part = whole;
+      part.first_partition = first;
+      part.end_partition = std::min(first + cut, tile.end_partition);
+      part.partials += (first - tile.first_partition) * floats_of_partition;
+      if (first == tile.first_partition) {
+        units_[i] = part;
+      } else {
+        units_.push_back(part);
+      }
+    }
+  }
+}
+
+/// The keys where a tile begins: its walk fetches what follows, but nobody fetches these. They come
+/// while the unit before is walked.
+void Attention::prefetch_first_keys(const AttentionTile& tile) const {
+  const int64_t block = tile.first_partition * kAttentionPartitionBlocks;
+  if (tile.sliding_window > 0) return;  // blocks before the window may have been freed
+  const std::byte* keys = tile.blocks + tile.block_table[block] * tile.block_stride;
+  for (int64_t offset = 0; offset < tile.layout->values_offset; offset += 64) {
+    __builtin_prefetch(keys + offset, 0, 2);
+  }
+}
+
+/// Threads draw from `tiles` in turn.
 template <typename Work>
-void Attention::share_units(const Step& step, bool merging, Work&& work) {
+void Attention::share(const std::vector<AttentionTile>& tiles, Work&& work) {
+  const auto count = static_cast<int64_t>(tiles.size());
   next_unit_.store(0, std::memory_order_relaxed);
   team_.run([&](int) {
-    int64_t drawn = next_unit_.fetch_add(1, std::memory_order_relaxed);
-    int64_t number = 0;
-    for_each_unit(step, [&](const Unit& unit) {
-      if (merging && !(unit.cut && unit.first_cut)) return;
-      if (number++ != drawn) return;
-      work(unit);
-      drawn = next_unit_.fetch_add(1, std::memory_order_relaxed);
-    });
+    while (true) {
+      const int64_t i = next_unit_.fetch_add(1, std::memory_order_relaxed);
+      if (i >= count) return;
+      if (i + 1 < count) prefetch_first_keys(tiles[static_cast<size_t>(i + 1)]);
+      work(tiles[static_cast<size_t>(i)]);
+    }
   });
 }
 
@@ -254,7 +262,7 @@ void Attention::attention(ConstRows q, std::span<const SequenceRows> sequences,
   const KvBlockLayout layout = kv_block_layout(kv.format, kv.head_dim);
   index_heads(kv, params);
   const auto walk = kernels_.walk[static_cast<size_t>(kv.format)];
-  Step step{q, y, sequences, kv, params, layout};
+  list_tiles({q, y, sequences, kv, params, layout});
 
   int64_t work = 0;  // multiply-adds, roughly
   for (const SequenceRows& s : sequences) {
@@ -263,27 +271,12 @@ void Attention::attention(ConstRows q, std::span<const SequenceRows> sequences,
     work += s.num_rows * params.num_query_heads * seen * layout.head_dim * 2;
   }
   if (team_.size() == 1 || work < kWorkWorthForking) {
-    for_each_unit(step, [&](const Unit& unit) { walk(unit.tile); });
+    for (const AttentionTile& tile : units_) walk(tile);
     return;
   }
-
-  int64_t cost = 0;  // pair-partitions
-  for_each_unit(step, [&](const Unit& unit) {
-    cost += unit.tile.num_pairs * (unit.tile_end - unit.tile_first);
-  });
-  step.cut_cost = ceil_div(cost, team_.size() * kUnitsPerThread);
-  share_units(step, false, [&](const Unit& unit) { walk(unit.tile); });
-
-  bool any_cut = false;
-  for_each_unit(step, [&](const Unit& unit) { any_cut = any_cut || unit.cut; });
-  if (!any_cut) return;
-  share_units(step, true, [&](const Unit& unit) {
-    AttentionTile whole = unit.tile;
-    whole.first_partition = unit.tile_first;
-    whole.end_partition = unit.tile_end;
-    whole.partials = unit.tile_partials;
-    kernels_.merge(whole);
-  });
+  cut_long_tiles();
+  share(units_, walk);
+  if (!cut_tiles_.empty()) share(cut_tiles_, kernels_.merge);
 }
 
 }  // namespace phalanx::kernels::cpu

@@ -37,8 +37,8 @@ namespace phalanx::kernels::cpu {
 /// read into a result, whatever they hold.
 class Attention {
  public:
-  /// Allocates all scratch it will ever use: 4 MiB when the team has several threads, else none
-  /// (a head count never seen before makes it grow a small index once).
+  /// Allocates 4 MiB of scratch when the team has several threads. The lists of heads and units
+  /// grow with the largest step seen.
   Attention(IsaTier tier, ThreadTeam& team);
 
   void write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
@@ -49,17 +49,19 @@ class Attention {
 
  private:
   struct Step;
-  struct Unit;
-  template <typename Visit>
-  void for_each_unit(const Step& step, Visit&& visit) const;
+  void list_tiles(const Step& step);
+  void cut_long_tiles();
+  void prefetch_first_keys(const AttentionTile& tile) const;
   template <typename Work>
-  void share_units(const Step& step, bool merging, Work&& work);
+  void share(const std::vector<AttentionTile>& tiles, Work&& work);
   void index_heads(const KvLayerView& kv, const AttentionParams& params);
 
   const AttentionKernels& kernels_;
   ThreadTeam& team_;
-  std::vector<int64_t> first_head_;      // [num_kv_heads + 1]: query heads of each KV head
-  std::shared_ptr<std::byte> partials_;  // [kPartialFloats], null for one thread
+  std::vector<int64_t> first_head_;       // [num_kv_heads + 1]: query heads of each KV head
+  std::vector<AttentionTile> units_;      // what threads draw: tiles, long ones cut in parts
+  std::vector<AttentionTile> cut_tiles_;  // the tiles that were cut, to be merged
+  std::shared_ptr<std::byte> partials_;   // [kPartialFloats], null for one thread
   alignas(64) std::atomic<int64_t> next_unit_{0};
 };
 

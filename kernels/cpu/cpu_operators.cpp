@@ -22,6 +22,9 @@ constexpr int64_t kSiluColumns = 256;
 /// exp and a division cost about eight plain elements.
 constexpr int64_t kSiluCost = 8;
 
+constexpr int64_t kPageBytes = 4096;
+constexpr int64_t kTouchGranuleBytes = int64_t{2} << 20;
+
 CpuBackendOptions checked(const CpuBackendOptions& options) {
   PHALANX_CHECK_GE(options.num_threads, 1, "num_threads of the CPU backend");
   PHALANX_CHECK(options.isa_tier <= best_isa_tier(),
@@ -63,7 +66,14 @@ std::unique_ptr<PackedMatrix> CpuOperators::pack_matrix(const MatrixSpec& spec) 
 
 std::shared_ptr<std::byte> CpuOperators::allocate(int64_t bytes) {
   PHALANX_CHECK_GE(bytes, 0, "bytes to allocate");
-  return allocate_zeroed(bytes);
+  std::shared_ptr<std::byte> memory = allocate_zeroed(bytes);
+  // Untouched memory is only promised. Taken by all threads now, it costs no step a page fault.
+  team_.split(bytes, kTouchGranuleBytes, [&](int64_t begin, int64_t end) {
+    for (int64_t offset = begin; offset < end; offset += kPageBytes) {
+      *const_cast<volatile std::byte*>(memory.get() + offset) = std::byte{0};
+    }
+  });
+  return memory;
 }
 
 void CpuOperators::embedding(const MatrixSource& table, std::span<const int32_t> token_ids,
@@ -173,6 +183,12 @@ void CpuOperators::gather_rows(ConstRows x, std::span<const int32_t> rows, int64
   for_rows(static_cast<int64_t>(rows.size()), num_cols, [&](int64_t r) {
     std::memcpy(y.data + r * y.stride, x.data + rows[static_cast<size_t>(r)] * x.stride,
                 static_cast<size_t>(num_cols) * sizeof(float));
+  });
+}
+
+void CpuOperators::for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) {
+  team_.split(count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) work(i);
   });
 }
 

@@ -2,6 +2,7 @@
 // tier. Made by make_cpu_operators; called by the graph executor.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -42,6 +43,7 @@ class CpuOperators final : public Operators {
   void silu_mul(ConstRows gate, ConstRows up, int64_t num_rows, int64_t intermediate,
                 Rows y) override;
   void gather_rows(ConstRows x, std::span<const int32_t> rows, int64_t num_cols, Rows y) override;
+  void for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) override;
 
  private:
   template <typename RowBody>

@@ -161,7 +161,7 @@ void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out, IsaT
   whole.sums = out.sums;
   const LinearTier& kernels = tier_kernels(tier);
   // Fewer values than this a thread are done before a second thread has woken.
-  constexpr int64_t kValuesPerThread = 16384;
+  constexpr int64_t kValuesPerThread = 4096;
   const int64_t granule = ceil_div(kValuesPerThread, std::max<int64_t>(out.num_cols, 1));
   team.split(num_rows, granule, [&](int64_t begin, int64_t end) {
     ConvertTask task = whole;

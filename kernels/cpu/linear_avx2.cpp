@@ -11,8 +11,6 @@
 namespace phalanx::kernels::cpu {
 namespace {
 
-constexpr int kMaxRows = 4;
-
 /// Vectors of 8 outputs in a strip: 8 accumulators, 6 for three rows.
 constexpr int strip_vectors(int rows) { return rows == 1 ? 8 : (rows == 2 ? 4 : 2); }
 
@@ -218,31 +216,13 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
-/// One micro-kernel, however much should be fetched ahead.
-constexpr LaneKernels any(LaneKernel kernel) { return {{kernel, kernel, kernel}}; }
+}  // namespace
+}  // namespace phalanx::kernels::cpu
 
-void multiply_f32(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {any(lane_f32<1>), any(lane_f32<2>), any(lane_f32<3>),
-                                              any(lane_f32<4>)};
-  multiply_panels(task, kKernels);
-}
-void multiply_bf16(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {any(lane_bf16<1>), any(lane_bf16<2>),
-                                              any(lane_bf16<3>), any(lane_bf16<4>)};
-  multiply_panels(task, kKernels);
-}
-void multiply_w8(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {
-      any(lane_quantized<1, false>), any(lane_quantized<2, false>), any(lane_quantized<3, false>),
-      any(lane_quantized<4, false>)};
-  multiply_panels(task, kKernels);
-}
-void multiply_w4(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {
-      any(lane_quantized<1, true>), any(lane_quantized<2, true>), any(lane_quantized<3, true>),
-      any(lane_quantized<4, true>)};
-  multiply_panels(task, kKernels);
-}
+#include "kernels/cpu/linear_four_rows.h"
+
+namespace phalanx::kernels::cpu {
+namespace {
 
 /// Round to nearest even by integer arithmetic; NaN stays NaN. 32-bit results, high half zero.
 inline __m256i round_to_bf16(__m256i bits) {
@@ -325,17 +305,12 @@ void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_o
   *sum_out = sum_of_lanes(sums);
 }
 
-void convert_s8(const ConvertTask& task) {
-  const int64_t groups = task.num_cols / task.group_size;
-  for (int64_t r = task.row_begin; r < task.row_end; ++r)
-    for (int64_t group = 0; group < groups; ++group)
-      convert_group(task.x + r * task.x_stride + group * task.group_size, task.group_size,
-                    task.codes + r * task.num_cols + group * task.group_size,
-                    task.scales + r * groups + group, task.sums + r * groups + group);
-}
-
-constexpr LinearTier kTier = {multiply_f32, multiply_bf16, multiply_w8,
-                              multiply_w4,  convert_bf16,  convert_s8};
+constexpr LinearTier kTier = {multiply_f32,
+                              multiply_bf16,
+                              multiply_quantized<false>,
+                              multiply_quantized<true>,
+                              convert_bf16,
+                              convert_groups<convert_group>};
 
 }  // namespace
 

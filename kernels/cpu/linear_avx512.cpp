@@ -304,18 +304,12 @@ void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_o
   *sum_out = _mm512_reduce_add_epi32(sums);
 }
 
-void convert_s8(const ConvertTask& task) {
-  const int64_t groups = task.num_cols / task.group_size;
-  for (int64_t r = task.row_begin; r < task.row_end; ++r)
-    for (int64_t group = 0; group < groups; ++group)
-      convert_group(task.x + r * task.x_stride + group * task.group_size, task.group_size,
-                    task.codes + r * task.num_cols + group * task.group_size,
-                    task.scales + r * groups + group, task.sums + r * groups + group);
-}
-
-constexpr LinearTier kTier = {
-    multiply_f32, multiply_bf16, multiply_quantized<false>, multiply_quantized<true>,
-    convert_bf16, convert_s8};
+constexpr LinearTier kTier = {multiply_f32,
+                              multiply_bf16,
+                              multiply_quantized<false>,
+                              multiply_quantized<true>,
+                              convert_bf16,
+                              convert_groups<convert_group>};
 
 }  // namespace
 

@@ -148,5 +148,19 @@ void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRo
   }
 }
 
+/// One micro-kernel, however much should be fetched ahead.
+constexpr LaneKernels any_fetch(LaneKernel kernel) { return {{kernel, kernel, kernel}}; }
+
+/// ActivationForm::kS8 of a task's rows. convert_group(x, count, codes, scale, sum) does one group.
+template <void (*convert_group)(const float*, int64_t, uint8_t*, float*, int32_t*)>
+void convert_groups(const ConvertTask& task) {
+  const int64_t groups = task.num_cols / task.group_size;
+  for (int64_t r = task.row_begin; r < task.row_end; ++r)
+    for (int64_t group = 0; group < groups; ++group)
+      convert_group(task.x + r * task.x_stride + group * task.group_size, task.group_size,
+                    task.codes + r * task.num_cols + group * task.group_size,
+                    task.scales + r * groups + group, task.sums + r * groups + group);
+}
+
 }  // namespace
 }  // namespace phalanx::kernels::cpu

@@ -11,8 +11,6 @@
 namespace phalanx::kernels::cpu {
 namespace {
 
-constexpr int kMaxRows = 4;
-
 template <typename T>
 T load(const uint8_t* from) {
   T value;
@@ -96,31 +94,13 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
-/// One micro-kernel, however much should be fetched ahead.
-constexpr LaneKernels any(LaneKernel kernel) { return {{kernel, kernel, kernel}}; }
+}  // namespace
+}  // namespace phalanx::kernels::cpu
 
-void multiply_f32(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {any(lane_f32<1>), any(lane_f32<2>), any(lane_f32<3>),
-                                              any(lane_f32<4>)};
-  multiply_panels(task, kKernels);
-}
-void multiply_bf16(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {any(lane_bf16<1>), any(lane_bf16<2>),
-                                              any(lane_bf16<3>), any(lane_bf16<4>)};
-  multiply_panels(task, kKernels);
-}
-void multiply_w8(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {
-      any(lane_quantized<1, false>), any(lane_quantized<2, false>), any(lane_quantized<3, false>),
-      any(lane_quantized<4, false>)};
-  multiply_panels(task, kKernels);
-}
-void multiply_w4(const LinearTask& task) {
-  constexpr LaneKernels kKernels[kMaxRows] = {
-      any(lane_quantized<1, true>), any(lane_quantized<2, true>), any(lane_quantized<3, true>),
-      any(lane_quantized<4, true>)};
-  multiply_panels(task, kKernels);
-}
+#include "kernels/cpu/linear_four_rows.h"
+
+namespace phalanx::kernels::cpu {
+namespace {
 
 void convert_bf16(const ConvertTask& task) {
   for (int64_t r = task.row_begin; r < task.row_end; ++r) {
@@ -133,42 +113,40 @@ void convert_bf16(const ConvertTask& task) {
   }
 }
 
-void convert_s8(const ConvertTask& task) {
-  const int64_t groups = task.num_cols / task.group_size;
-  for (int64_t r = task.row_begin; r < task.row_end; ++r) {
-    for (int64_t group = 0; group < groups; ++group) {
-      const float* x = task.x + r * task.x_stride + group * task.group_size;
-      uint8_t* out = task.codes + r * task.num_cols + group * task.group_size;
-      uint32_t max_bits = 0;
-      for (int64_t k = 0; k < task.group_size; ++k) {
-        uint32_t bits;
-        std::memcpy(&bits, x + k, 4);
-        bits &= 0x7fffffffU;
-        max_bits = bits > max_bits ? bits : max_bits;
-      }
-      float max;
-      std::memcpy(&max, &max_bits, 4);
-      float scale = max / 127.0F;
-      float inverse = 1.0F / scale;
-      if (scale < FLT_MIN) scale = inverse = 0.0F;
-      int32_t sum = 0;
-      for (int64_t k = 0; k < task.group_size; ++k) {
-        float scaled = x[k] * inverse;
-        scaled = scaled < 127.0F ? scaled : 127.0F;
-        scaled = scaled > -127.0F ? scaled : -127.0F;
-        // Adding 1.5 * 2^23 leaves no fraction bits: round half to even, without a library call.
-        const int32_t code = static_cast<int32_t>((scaled + 12582912.0F) - 12582912.0F);
-        out[k] = static_cast<uint8_t>(code);
-        sum += code;
-      }
-      task.scales[r * groups + group] = scale;
-      task.sums[r * groups + group] = sum;
-    }
+void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_out,
+                   int32_t* sum_out) {
+  uint32_t max_bits = 0;  // of |x|: as integers NaN is above all
+  for (int64_t k = 0; k < count; ++k) {
+    uint32_t bits;
+    std::memcpy(&bits, x + k, 4);
+    bits &= 0x7fffffffU;
+    max_bits = bits > max_bits ? bits : max_bits;
   }
+  float max;
+  std::memcpy(&max, &max_bits, 4);
+  float scale = max / 127.0F;
+  float inverse = 1.0F / scale;
+  if (scale < FLT_MIN) scale = inverse = 0.0F;
+  int32_t sum = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    float scaled = x[k] * inverse;
+    scaled = scaled < 127.0F ? scaled : 127.0F;
+    scaled = scaled > -127.0F ? scaled : -127.0F;
+    // Adding 1.5 * 2^23 leaves no fraction bits: round half to even, without a library call.
+    const int32_t code = static_cast<int32_t>((scaled + 12582912.0F) - 12582912.0F);
+    codes[k] = static_cast<uint8_t>(code);
+    sum += code;
+  }
+  *scale_out = scale;
+  *sum_out = sum;
 }
 
-constexpr LinearTier kTier = {multiply_f32, multiply_bf16, multiply_w8,
-                              multiply_w4,  convert_bf16,  convert_s8};
+constexpr LinearTier kTier = {multiply_f32,
+                              multiply_bf16,
+                              multiply_quantized<false>,
+                              multiply_quantized<true>,
+                              convert_bf16,
+                              convert_groups<convert_group>};
 
 }  // namespace
 

@@ -142,6 +142,10 @@ class ReferenceOperators final : public Operators {
       }
     }
   }
+
+  void for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) override {
+    for (int64_t i = 0; i < count; ++i) work(i);
+  }
 };
 
 }  // namespace

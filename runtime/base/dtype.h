@@ -37,8 +37,9 @@ constexpr float bf16_to_f32(uint16_t bits) {
 /// Round to nearest, ties to even; NaN stays NaN (quiet).
 constexpr uint16_t f32_to_bf16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if ((bits & 0x7fffffffU) > 0x7f800000U) return static_cast<uint16_t>((bits >> 16) | 0x40U);
-  return static_cast<uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+  const uint32_t quiet_nan = (bits >> 16) | 0x40U;
+  const uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+  return static_cast<uint16_t>((bits & 0x7fffffffU) > 0x7f800000U ? quiet_nan : rounded);
 }
 
 constexpr float f16_to_f32(uint16_t bits) {

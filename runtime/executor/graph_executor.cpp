@@ -90,36 +90,60 @@ GraphExecutor::GraphExecutor(std::shared_ptr<const model::EngineFile> engine,
       kv_cache_({options.kv_format, plan_.last_layer - plan_.first_layer, plan_.num_kv_heads,
                  engine_->manifest().model().head_dim(), options.num_kv_blocks},
                 operators) {
-  load_weights();
   make_rope_table();
   arena_ = operators_.allocate(plan_.arena_bytes);
   conversion_ = operators_.allocate(std::max<int64_t>(plan_.conversion_bytes, 64));
   if (plan_.logits_bytes > 0) logits_memory_ = operators_.allocate(plan_.logits_bytes);
+  bind_ops();
 }
 
 int64_t GraphExecutor::vocab_size() const { return engine_->manifest().model().vocab_size(); }
 
-void GraphExecutor::load_weights() {
+std::unique_ptr<kernels::PackedMatrix> GraphExecutor::pack(const Op& op) {
+  const LinearPlan& linear = plan_.linears.at(op.name());
+  if (linear.num_rows == 0) return nullptr;  // a vocabulary smaller than the ranks that share it
+  progress_.set_operation("pack weights", op.layer());
+  kernels::MatrixSpec spec;
+  spec.num_lanes = linear.num_lanes;
+  std::vector<float> bias;
+  for (const MatrixSlice& slice : linear.slices) {
+    spec.sources.push_back(slice_matrix(engine_->matrix(slice.weight), slice));
+    if (!linear.has_bias) continue;
+    if (slice.bias.empty()) {
+      bias.resize(bias.size() + static_cast<size_t>(slice.row_end - slice.row_begin), 0.0F);
+    } else {
+      const auto stored = engine_->vector(slice.bias);
+      bias.insert(bias.end(), stored.begin() + slice.row_begin, stored.begin() + slice.row_end);
+    }
+  }
+  if (linear.has_bias) spec.bias = bias.data();
+  return operators_.pack_matrix(spec);
+}
+
+void GraphExecutor::bind_ops() {
+  ops_.reserve(plan_.ops.size());
   for (const Op& op : plan_.ops) {
-    if (op.kind() != engine::LINEAR) continue;
-    const LinearPlan& linear = plan_.linears.at(op.name());
-    if (linear.num_rows == 0) continue;  // a vocabulary smaller than the ranks that share it
-    progress_.set_operation("pack weights", op.layer());
-    kernels::MatrixSpec spec;
-    spec.num_lanes = linear.num_lanes;
-    std::vector<float> bias;
-    for (const MatrixSlice& slice : linear.slices) {
-      spec.sources.push_back(slice_matrix(engine_->matrix(slice.weight), slice));
-      if (!linear.has_bias) continue;
-      if (slice.bias.empty()) {
-        bias.resize(bias.size() + static_cast<size_t>(slice.row_end - slice.row_begin), 0.0F);
-      } else {
-        const auto stored = engine_->vector(slice.bias);
-        bias.insert(bias.end(), stored.begin() + slice.row_begin, stored.begin() + slice.row_end);
+    BoundOp bound;
+    bound.op = &op;
+    for (const std::string& name : op.inputs()) {
+      bound.inputs.push_back(rows_of(plan_.placements.at(name)));
+    }
+    for (const std::string& name : op.outputs()) {
+      bound.outputs.push_back(rows_of(plan_.placements.at(name)));
+    }
+    if (op.inputs_size() > 0) bound.input = &plan_.placements.at(op.inputs(0));
+    bound.output = &plan_.placements.at(op.outputs(0));
+    if (op.kind() == engine::LINEAR) {
+      bound.matrix = pack(op);
+    } else if (op.kind() == engine::EMBEDDING) {
+      bound.table = whole_matrix(engine_->matrix(op.weights(0)));
+    } else {
+      if (op.weights_size() > 0) bound.weight = engine_->vector(op.weights(0)).data();
+      if (op.biases_size() > 0 && !op.biases(0).empty()) {
+        bound.bias = engine_->vector(op.biases(0)).data();
       }
     }
-    if (linear.has_bias) spec.bias = bias.data();
-    matrices_[op.name()] = operators_.pack_matrix(spec);
+    ops_.push_back(std::move(bound));
   }
 }
 
@@ -144,12 +168,7 @@ void GraphExecutor::make_rope_table() {
   rope_ = {cosines, sines, rope.rotary_dim(), positions};
 }
 
-std::span<const float> GraphExecutor::vector_weight(const std::string& name) const {
-  return engine_->vector(name);
-}
-
-kernels::Rows GraphExecutor::rows_of(const std::string& value) const {
-  const Placement& place = plan_.placements.at(value);
+kernels::Rows GraphExecutor::rows_of(const Placement& place) const {
   return {reinterpret_cast<float*>(arena_.get() + place.offset_bytes) + place.column, place.stride};
 }
 
@@ -158,12 +177,12 @@ kernels::Rows GraphExecutor::run(const StepBatch& batch) {
   const auto num_sampled = static_cast<int64_t>(batch.sampled_rows.size());
   PHALANX_CHECK_LE(num_rows, options_.limits.max_rows, "rows of a step");
   PHALANX_CHECK_LE(num_sampled, options_.limits.max_sequences, "sampled rows of a step");
-  converted_.clear();
+  converted_ = nullptr;
   if (!topology_.is_first_stage()) receive_input(num_rows);
-  for (const Op& op : plan_.ops) {
-    if (op.kind() == engine::SELECT_ROWS && num_sampled == 0) return {};
-    progress_.set_operation(model::op_kind_name(op.kind()), op.layer());
-    run_op(op, batch);
+  for (const BoundOp& bound : ops_) {
+    if (bound.op->kind() == engine::SELECT_ROWS && num_sampled == 0) return {};
+    progress_.set_operation(model::op_kind_name(bound.op->kind()), bound.op->layer());
+    run_op(bound, batch);
   }
   if (!topology_.is_last_stage()) {
     send_output(num_rows);
@@ -172,47 +191,42 @@ kernels::Rows GraphExecutor::run(const StepBatch& batch) {
   return gather_logits(num_sampled);
 }
 
-void GraphExecutor::run_op(const Op& op, const StepBatch& batch) {
-  const Placement& out = plan_.placements.at(op.outputs(0));
+void GraphExecutor::run_op(const BoundOp& bound, const StepBatch& batch) {
+  const Op& op = *bound.op;
+  const Placement& out = *bound.output;
   const auto num_rows =
       static_cast<int64_t>(out.selected ? batch.sampled_rows.size() : batch.positions.size());
-  const kernels::Rows y = rows_of(op.outputs(0));
+  const kernels::Rows y = bound.outputs[0];
   const auto eps = static_cast<float>(op.eps());
+  const int64_t head_dim = engine_->manifest().model().head_dim();
   switch (op.kind()) {
     case engine::EMBEDDING:
-      operators_.embedding(whole_matrix(engine_->matrix(op.weights(0))), batch.token_ids, y);
+      operators_.embedding(bound.table, batch.token_ids, y);
       break;
     case engine::RMS_NORM:
-      operators_.rms_norm(rows_of(op.inputs(0)), vector_weight(op.weights(0)).data(), eps, num_rows,
-                          out.cols, y);
+      operators_.rms_norm(bound.inputs[0], bound.weight, eps, num_rows, out.cols, y);
       break;
     case engine::LINEAR:
-      run_linear(op, num_rows);
+      run_linear(bound, num_rows);
       break;
-    case engine::HEAD_NORM: {
-      const int64_t head_dim = engine_->manifest().model().head_dim();
-      operators_.head_norm(y, out.cols / head_dim, head_dim, vector_weight(op.weights(0)).data(),
-                           eps, num_rows);
+    case engine::HEAD_NORM:
+      operators_.head_norm(y, out.cols / head_dim, head_dim, bound.weight, eps, num_rows);
       break;
-    }
-    case engine::ROPE: {
-      const int64_t head_dim = engine_->manifest().model().head_dim();
+    case engine::ROPE:
       operators_.rope(y, out.cols / head_dim, head_dim, rope_, batch.positions);
       break;
-    }
     case engine::ATTENTION:
-      run_attention(op, batch);
+      run_attention(bound, batch);
       break;
     case engine::SILU_MUL:
-      operators_.silu_mul(rows_of(op.inputs(0)), rows_of(op.inputs(1)), num_rows, out.cols, y);
+      operators_.silu_mul(bound.inputs[0], bound.inputs[1], num_rows, out.cols, y);
       break;
     case engine::ADD:
-      operators_.add_rows(y, rows_of(op.inputs(1)), bias_of(op), num_rows, out.cols);
+      operators_.add_rows(y, bound.inputs[1], bound.bias, num_rows, out.cols);
       break;
     case engine::ADD_RMS_NORM:
-      operators_.add_rms_norm(y, rows_of(op.inputs(1)), bias_of(op),
-                              vector_weight(op.weights(0)).data(), eps, num_rows, out.cols,
-                              rows_of(op.outputs(1)));
+      operators_.add_rms_norm(y, bound.inputs[1], bound.bias, bound.weight, eps, num_rows, out.cols,
+                              bound.outputs[1]);
       break;
     case engine::ALL_REDUCE: {
       PHALANX_CHECK_EQ(out.stride, out.cols, "all_reduce needs contiguous rows");
@@ -221,58 +235,51 @@ void GraphExecutor::run_op(const Op& op, const StepBatch& batch) {
       break;
     }
     case engine::SELECT_ROWS:
-      operators_.gather_rows(rows_of(op.inputs(0)), batch.sampled_rows, out.cols, y);
+      operators_.gather_rows(bound.inputs[0], batch.sampled_rows, out.cols, y);
       break;
     default:  // protobuf enums are open; verify_graph refused unknown kinds
       PHALANX_CHECK(false, "op kind of " + op.name());
   }
-  // An in-place op changes what `conversion_` was made from under a new name, so names suffice; but
-  // arena memory is reused, so a value that ended must not be taken for converted.
-  if (op.kind() != engine::LINEAR) converted_.clear();
+  // An in-place op changes what `conversion_` was made from under a new name, so the value's
+  // placement suffices; but arena memory is reused, so a value that ended must not be taken for
+  // converted.
+  if (op.kind() != engine::LINEAR) converted_ = nullptr;
 }
 
-const float* GraphExecutor::bias_of(const Op& op) const {
-  return op.biases_size() > 0 && !op.biases(0).empty() ? vector_weight(op.biases(0)).data()
-                                                       : nullptr;
-}
-
-void GraphExecutor::run_linear(const Op& op, int64_t num_rows) {
-  const auto found = matrices_.find(op.name());
-  if (found == matrices_.end()) return;  // no outputs on this rank
-  const kernels::PackedMatrix& matrix = *found->second;
+void GraphExecutor::run_linear(const BoundOp& bound, int64_t num_rows) {
+  if (bound.matrix == nullptr) return;
+  const kernels::PackedMatrix& matrix = *bound.matrix;
   const kernels::ActivationForm form = kernels::activation_form(matrix.format());
-  const std::string& input = op.inputs(0);
-  const bool converted = converted_ == input && converted_view_.form == form &&
+  const bool converted = converted_ == bound.input && converted_view_.form == form &&
                          converted_view_.group_size == matrix.group_size();
   if (!converted) {
     converted_view_ = kernels::make_activation_view(form, num_rows, matrix.num_cols(),
                                                     matrix.group_size(), conversion_.get());
-    operators_.convert_rows(rows_of(input), num_rows, converted_view_);
-    converted_ = input;
+    operators_.convert_rows(bound.inputs[0], num_rows, converted_view_);
+    converted_ = bound.input;
   }
-  operators_.linear(matrix, converted_view_, num_rows, rows_of(op.outputs(0)));
+  operators_.linear(matrix, converted_view_, num_rows, bound.outputs[0]);
 }
 
-void GraphExecutor::run_attention(const Op& op, const StepBatch& batch) {
+void GraphExecutor::run_attention(const BoundOp& bound, const StepBatch& batch) {
   const int64_t head_dim = engine_->manifest().model().head_dim();
-  const kernels::KvLayerView& kv = kv_cache_.layer(op.layer() - plan_.first_layer);
-  operators_.write_kv(rows_of(op.inputs(1)), rows_of(op.inputs(2)), batch.sequences, kv);
+  const kernels::KvLayerView& kv = kv_cache_.layer(bound.op->layer() - plan_.first_layer);
+  operators_.write_kv(bound.inputs[1], bound.inputs[2], batch.sequences, kv);
   kernels::AttentionParams params;
   params.num_query_heads = plan_.num_query_heads;
   params.kv_head_of_query = plan_.kv_head_of_query.data();
   params.scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
   params.sliding_window = engine_->manifest().model().sliding_window();
-  operators_.attention(rows_of(op.inputs(0)), batch.sequences, kv, params, rows_of(op.outputs(0)));
+  operators_.attention(bound.inputs[0], batch.sequences, kv, params, bound.outputs[0]);
 }
 
 void GraphExecutor::receive_input(int64_t num_rows) {
   const Placement& place = plan_.placements.at(plan_.input);
   progress_.set_operation("receive from the stage before");
   const WaitingScope waiting(progress_);
-  groups_.pipeline->recv(
-      std::as_writable_bytes(std::span<float>(rows_of(plan_.input).data,
-                                              static_cast<size_t>(num_rows * place.stride))),
-      topology_.pp_rank() - 1);
+  groups_.pipeline->recv(std::as_writable_bytes(std::span<float>(
+                             rows_of(place).data, static_cast<size_t>(num_rows * place.stride))),
+                         topology_.pp_rank() - 1);
 }
 
 void GraphExecutor::send_output(int64_t num_rows) {
@@ -280,16 +287,15 @@ void GraphExecutor::send_output(int64_t num_rows) {
   PHALANX_CHECK_EQ(place.stride, place.cols, "a stage sends contiguous rows");
   progress_.set_operation("send to the next stage");
   const WaitingScope waiting(progress_);
-  groups_.pipeline->send(
-      std::as_bytes(std::span<const float>(rows_of(plan_.output).data,
-                                           static_cast<size_t>(num_rows * place.stride))),
-      topology_.pp_rank() + 1);
+  groups_.pipeline->send(std::as_bytes(std::span<const float>(
+                             rows_of(place).data, static_cast<size_t>(num_rows * place.stride))),
+                         topology_.pp_rank() + 1);
 }
 
 kernels::Rows GraphExecutor::gather_logits(int64_t num_rows) {
-  const kernels::Rows local = rows_of(plan_.output);
-  if (topology_.tp_size == 1) return local;
   const Placement& place = plan_.placements.at(plan_.output);
+  const kernels::Rows local = rows_of(place);
+  if (topology_.tp_size == 1) return local;
   std::vector<size_t> part_bytes;
   std::vector<int64_t> part_cols;
   for (int rank = 0; rank < topology_.tp_size; ++rank) {

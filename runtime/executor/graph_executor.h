@@ -5,8 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "kernels/operators.h"
@@ -58,14 +56,26 @@ class GraphExecutor {
   int64_t vocab_size() const;
 
  private:
-  void load_weights();
+  /// An op of the plan with its names resolved.
+  struct BoundOp {
+    const engine::Op* op = nullptr;
+    std::vector<kernels::Rows> inputs;
+    std::vector<kernels::Rows> outputs;
+    const Placement* input = nullptr;   ///< of the first input; identifies the value
+    const Placement* output = nullptr;  ///< of the first output
+    const float* weight = nullptr;      ///< a vector (norms)
+    const float* bias = nullptr;
+    kernels::MatrixSource table;                          ///< of an embedding
+    std::unique_ptr<const kernels::PackedMatrix> matrix;  ///< null: no outputs on this rank
+  };
+
+  void bind_ops();
+  std::unique_ptr<kernels::PackedMatrix> pack(const engine::Op& op);
   void make_rope_table();
-  std::span<const float> vector_weight(const std::string& name) const;
-  kernels::Rows rows_of(const std::string& value) const;
-  const float* bias_of(const engine::Op& op) const;
-  void run_op(const engine::Op& op, const StepBatch& batch);
-  void run_linear(const engine::Op& op, int64_t num_rows);
-  void run_attention(const engine::Op& op, const StepBatch& batch);
+  kernels::Rows rows_of(const Placement& place) const;
+  void run_op(const BoundOp& bound, const StepBatch& batch);
+  void run_linear(const BoundOp& bound, int64_t num_rows);
+  void run_attention(const BoundOp& bound, const StepBatch& batch);
   void receive_input(int64_t num_rows);
   void send_output(int64_t num_rows);
   kernels::Rows gather_logits(int64_t num_rows);
@@ -79,14 +89,14 @@ class GraphExecutor {
   StagePlan plan_;
   KvCache kv_cache_;
 
-  std::unordered_map<std::string, std::unique_ptr<kernels::PackedMatrix>> matrices_;
+  std::vector<BoundOp> ops_;
   std::shared_ptr<std::byte> arena_;
   std::shared_ptr<std::byte> conversion_;
   std::shared_ptr<std::byte> rope_memory_;
   std::shared_ptr<std::byte> logits_memory_;
   kernels::RopeTable rope_;
   /// The value whose rows `conversion_` holds, so that linears with one input convert it once.
-  std::string converted_;
+  const Placement* converted_ = nullptr;
   kernels::ActivationView converted_view_;
 };
 

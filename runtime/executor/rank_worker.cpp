@@ -5,6 +5,7 @@
 #include <bit>
 #include <chrono>
 #include <cstring>
+#include <exception>
 
 #include "runtime/base/check.h"
 #include "runtime/scheduler/step_plan.h"
@@ -159,25 +160,38 @@ void RankWorker::feed_back_tokens() {
 
 StepResult RankWorker::sample(uint64_t step, kernels::Rows logits) {
   parts_.progress->set_operation("sample");
+  const std::span<const SamplingRow> rows = inputs_.sampling();
+  const auto vocab_size = static_cast<size_t>(parts_.executor->vocab_size());
   StepResult result;
   result.step = step;
-  const auto vocab_size = static_cast<size_t>(parts_.executor->vocab_size());
-  for (size_t i = 0; i < inputs_.sampling().size(); ++i) {
-    const SamplingRow& row = inputs_.sampling()[i];
-    const std::span<float> row_logits{logits.data + static_cast<int64_t>(i) * logits.stride,
-                                      vocab_size};
-    SampledToken token;
-    token.slot = row.slot;
-    if (parts_.digest_logits) token.logits_digest = digest(row_logits);
-    Draw draw = parts_.sampler->sample(row.slot, row_logits, row.position);
-    token.token_id = draw.token_id;
-    token.logprob = draw.logprob;
-    for (const auto& [token_id, logprob] : draw.top_logprobs) {
-      token.top_logprobs.push_back({token_id, logprob});
+  result.tokens.resize(rows.size());
+  std::vector<std::exception_ptr> failures(rows.size());
+  parts_.operators->for_each_on_host(static_cast<int64_t>(rows.size()), [&](int64_t i) {
+    const SamplingRow& row = rows[static_cast<size_t>(i)];
+    const std::span<float> row_logits{logits.data + i * logits.stride, vocab_size};
+    try {
+      result.tokens[static_cast<size_t>(i)] = sample_row(row, row_logits);
+    } catch (...) {
+      failures[static_cast<size_t>(i)] = std::current_exception();
     }
-    result.tokens.push_back(std::move(token));
+  });
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) std::rethrow_exception(failure);
   }
   return result;
+}
+
+SampledToken RankWorker::sample_row(const SamplingRow& row, std::span<float> logits) const {
+  SampledToken token;
+  token.slot = row.slot;
+  if (parts_.digest_logits) token.logits_digest = digest(logits);
+  const Draw draw = parts_.sampler->sample(row.slot, logits, row.position);
+  token.token_id = draw.token_id;
+  token.logprob = draw.logprob;
+  for (const auto& [token_id, logprob] : draw.top_logprobs) {
+    token.top_logprobs.push_back({token_id, logprob});
+  }
+  return token;
 }
 
 void RankWorker::hand_on(StepResult result) {

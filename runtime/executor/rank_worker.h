@@ -23,6 +23,7 @@ struct RankWorkerParts {
   parallel::RankTopology topology;
   ExecutorGroups groups;
   GraphExecutor* executor = nullptr;
+  kernels::Operators* operators = nullptr;
   Sampler* sampler = nullptr;  ///< on the sampler rank
   parallel::StepSubscriber* plans = nullptr;
   parallel::Progress* progress = nullptr;
@@ -47,6 +48,7 @@ class RankWorker {
   void execute(const StepPlan& plan);
   void feed_back_tokens();
   StepResult sample(uint64_t step, kernels::Rows logits);
+  SampledToken sample_row(const SamplingRow& row, std::span<float> logits) const;
   void hand_on(StepResult result);
   void receive_result();
   void accept(StepResult result);

@@ -17,8 +17,8 @@ struct Draw {
   std::vector<std::pair<int32_t, float>> top_logprobs;  ///< (token, logprob), descending
 };
 
-/// Per-slot sampling state (parameters, token counts for penalties). Executor thread only; work on
-/// one row may be spread over rows by the caller (distinct slots are independent).
+/// Per-slot sampling state (parameters, token counts for penalties). Executor thread only, but for
+/// sample(), which the caller may spread over threads: distinct slots are independent.
 /// Order of operations: penalties (repetition, presence, frequency) -> temperature -> top-k ->
 /// top-p -> min-p -> draw by inverse CDF over tokens in descending probability (ties: lower id
 /// first) with u = uniform(philox4x32-10(key = seed, counter = position)). Greedy: the largest

@@ -7,7 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/base/check.h"
-#include "tests/parallel/mpi_test_main.h"
+#include "tests/support/mpi_test_main.h"
 
 namespace phalanx::parallel {
 namespace {

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <limits>
 #include <mutex>
 #include <thread>
 
@@ -16,12 +17,16 @@
 namespace phalanx::testing {
 namespace {
 
-/// Counts what comes back over all requests; wakes the submitting thread.
+/// Counts what comes back over all requests; wakes the submitting thread when it has what it waits
+/// for.
 struct Arrivals {
   std::mutex mutex;
   std::condition_variable changed;
   int64_t num_tokens = 0;
   int64_t num_open = 0;
+  int64_t awaited_tokens = 0;
+
+  bool due() const { return num_tokens >= awaited_tokens || num_open == 0; }
 };
 
 class TraceSink : public UpdateSink {
@@ -41,7 +46,7 @@ class TraceSink : public UpdateSink {
       trace_.error = update.error;
       --arrivals_.num_open;
     }
-    arrivals_.changed.notify_all();
+    if (arrivals_.due()) arrivals_.changed.notify_all();
   }
 
  private:
@@ -55,9 +60,8 @@ void submit_all(Leader& leader, const std::vector<TimedRequest>& workload, JobTr
   for (size_t i = 0; i < workload.size(); ++i) {
     {
       std::unique_lock lock(arrivals.mutex);
-      arrivals.changed.wait(lock, [&] {
-        return arrivals.num_tokens >= workload[i].after_tokens || arrivals.num_open == 0;
-      });
+      arrivals.awaited_tokens = workload[i].after_tokens;
+      arrivals.changed.wait(lock, [&] { return arrivals.due(); });
       ++arrivals.num_open;
     }
     const auto id = leader.submit(workload[i].request,
@@ -68,7 +72,8 @@ void submit_all(Leader& leader, const std::vector<TimedRequest>& workload, JobTr
     --arrivals.num_open;
   }
   std::unique_lock lock(arrivals.mutex);
-  arrivals.changed.wait(lock, [&] { return arrivals.num_open == 0; });
+  arrivals.awaited_tokens = std::numeric_limits<int64_t>::max();
+  arrivals.changed.wait(lock, [&] { return arrivals.due(); });
 }
 
 SchedulerConfig scheduler_config(const model::EngineFile& engine, const JobShape& shape) {
@@ -143,6 +148,7 @@ JobTrace run_job(parallel::MpiSession* session, std::shared_ptr<const model::Eng
   parts.topology = topology;
   parts.groups = {tensor_group.get(), pipeline_group.get()};
   parts.executor = &executor;
+  parts.operators = operators.get();
   parts.sampler = sampler.get();
   parts.plans = channel.subscriber.get();
   parts.progress = &progress;

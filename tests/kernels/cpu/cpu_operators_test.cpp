@@ -2,6 +2,9 @@
 // shapes, strides and aliases; broken calls throw before any work. Attention: attention_test.cpp.
 #include "kernels/cpu/cpu_operators.h"
 
+#include <sys/mman.h>
+
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -333,6 +336,29 @@ TEST(CpuOperatorsErrors, ProductsNeedMatchingActivations) {
   EXPECT_THROW(ops->linear(*matrix, wrong, 1, {y.data(), 16}), InternalError);
   // The oracle refuses a matrix packed by another backend.
   EXPECT_THROW(make_reference_operators()->linear(*matrix, view, 2, {y.data(), 16}), InternalError);
+}
+
+TEST(CpuOperators, HostWorkIsDoneOnceEach) {
+  for (const Backend& backend : cpu_backends()) {
+    for (const int64_t count : {0, 1, 2, 7, 100}) {
+      std::vector<std::atomic<int>> done(static_cast<size_t>(count));
+      backend.operators->for_each_on_host(count,
+                                          [&](int64_t i) { ++done[static_cast<size_t>(i)]; });
+      for (const auto& times : done) EXPECT_EQ(times, 1) << backend.name << ", count " << count;
+    }
+  }
+}
+
+TEST(CpuOperators, AllocatedMemoryIsZeroAndResident) {
+  constexpr size_t kBytes = (9U << 20) + 100;
+  constexpr size_t kPage = 4096;
+  for (const Backend& backend : cpu_backends()) {
+    const auto memory = backend.operators->allocate(kBytes);
+    std::vector<unsigned char> resident(kBytes / kPage + 1);
+    ASSERT_EQ(mincore(memory.get(), kBytes, resident.data()), 0);
+    EXPECT_THAT(resident, ::testing::Each(1)) << backend.name;
+    for (size_t i = 0; i < kBytes; ++i) ASSERT_EQ(memory.get()[i], std::byte{0}) << i;
+  }
 }
 
 }  // namespace

@@ -22,9 +22,13 @@ TEST(DType, EveryF16AndBf16SurvivesARoundTrip) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const auto half = static_cast<uint16_t>(bits);
     const float f16 = f16_to_f32(half);
-    if (!std::isnan(f16)) EXPECT_EQ(f32_to_f16(f16), half) << bits;
+    if (!std::isnan(f16)) {
+      EXPECT_EQ(f32_to_f16(f16), half) << bits;
+    }
     const float bf16 = bf16_to_f32(half);
-    if (!std::isnan(bf16)) EXPECT_EQ(f32_to_bf16(bf16), half) << bits;
+    if (!std::isnan(bf16)) {
+      EXPECT_EQ(f32_to_bf16(bf16), half) << bits;
+    }
   }
 }
 

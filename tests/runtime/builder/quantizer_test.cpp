@@ -139,7 +139,9 @@ TEST(Quantizer, GroupsAreIndependent) {
   for (size_t i = 16; i < 32; ++i) row[i] *= 1000;
   const std::vector<float> after = through(engine::W4, 16, row);
   for (size_t i = 0; i < 64; ++i) {
-    if (i < 16 || i >= 32) EXPECT_EQ(before[i], after[i]);
+    if (i < 16 || i >= 32) {
+      EXPECT_EQ(before[i], after[i]);
+    }
   }
 }
 

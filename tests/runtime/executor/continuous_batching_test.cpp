@@ -8,18 +8,18 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/job_harness.h"
+#include "tests/support/mpi_test_main.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace phalanx {
 namespace {
 
+using parallel::test_session;
 using testing::JobShape;
 using testing::JobTrace;
 using testing::run_job;
 using testing::TimedRequest;
-
-parallel::MpiSession* session = nullptr;
 
 class ContinuousBatching : public ::testing::Test {
  protected:
@@ -28,8 +28,9 @@ class ContinuousBatching : public ::testing::Test {
     model.num_heads = 8;
     model.vocab_size = 200;
     std::string path;
-    if (session->rank() == 0) path = testing::build_tiny_engine(directory_.path(), model, "w8");
-    path = session->broadcast(path, 0);
+    if (test_session().rank() == 0)
+      path = testing::build_tiny_engine(directory_.path(), model, "w8");
+    path = test_session().broadcast(path, 0);
     auto opened = model::EngineFile::open(path);
     ASSERT_TRUE(opened.ok()) << opened.error().message;
     engine_ = *opened;
@@ -55,8 +56,8 @@ class ContinuousBatching : public ::testing::Test {
 
   JobShape shape() const {
     JobShape shape;
-    shape.tp_size = session->world_size() >= 2 ? 2 : 1;
-    shape.pp_size = session->world_size() / shape.tp_size;
+    shape.tp_size = test_session().world_size() >= 2 ? 2 : 1;
+    shape.pp_size = test_session().world_size() / shape.tp_size;
     shape.num_blocks = 400;
     shape.max_step_tokens = 128;
     shape.max_chunk_tokens = 32;
@@ -65,7 +66,7 @@ class ContinuousBatching : public ::testing::Test {
   }
 
   std::vector<testing::RequestTrace> one_by_one(std::vector<TimedRequest> workload) {
-    if (session->rank() != 0) return {};
+    if (test_session().rank() != 0) return {};
     for (auto& timed : workload) timed.after_tokens = int64_t{1} << 40;  // when the others are done
     JobShape alone = shape();
     alone.tp_size = 1;
@@ -91,8 +92,8 @@ class ContinuousBatching : public ::testing::Test {
 TEST_F(ContinuousBatching, RequestsShareStepsAndKeepTheirTokens) {
   const auto workload = random_workload(5);
   const auto expected = one_by_one(workload);
-  const JobTrace trace = run_job(session, engine_, shape(), workload);
-  if (session->rank() != 0) return;
+  const JobTrace trace = run_job(&test_session(), engine_, shape(), workload);
+  if (test_session().rank() != 0) return;
   expect_same(expected, trace);
   const auto& sizes = trace.sequences_per_step;
   const auto shared = std::count_if(sizes.begin(), sizes.end(), [](int64_t n) { return n >= 2; });
@@ -109,9 +110,9 @@ TEST_F(ContinuousBatching, AQuarterOfTheMemoryStillServesEveryone) {
   JobShape ample = shape();
   JobShape scarce = shape();
   scarce.num_blocks = 24;
-  const JobTrace with_ample = run_job(session, engine_, ample, workload);
-  const JobTrace with_scarce = run_job(session, engine_, scarce, workload);
-  if (session->rank() != 0) return;
+  const JobTrace with_ample = run_job(&test_session(), engine_, ample, workload);
+  const JobTrace with_scarce = run_job(&test_session(), engine_, scarce, workload);
+  if (test_session().rank() != 0) return;
   expect_same(expected, with_ample);
   expect_same(expected, with_scarce);
   EXPECT_GT(with_scarce.stats.num_preemptions, 0U) << "memory was not scarce";
@@ -120,15 +121,3 @@ TEST_F(ContinuousBatching, AQuarterOfTheMemoryStillServesEveryone) {
 
 }  // namespace
 }  // namespace phalanx
-
-int main(int argc, char** argv) {
-  phalanx::parallel::MpiSession mpi(&argc, &argv);
-  phalanx::session = &mpi;
-  ::testing::InitGoogleTest(&argc, argv);
-  if (mpi.rank() != 0) {
-    delete ::testing::UnitTest::GetInstance()->listeners().Release(
-        ::testing::UnitTest::GetInstance()->listeners().default_result_printer());
-  }
-  const int failed = RUN_ALL_TESTS();
-  return mpi.all_reduce_min(-failed) == 0 ? 0 : 1;
-}

@@ -10,26 +10,26 @@
 
 #include "runtime/builder/engine_builder.h"
 #include "tests/support/job_harness.h"
+#include "tests/support/mpi_test_main.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace phalanx {
 namespace {
 
+using parallel::test_session;
 using testing::JobShape;
 using testing::JobTrace;
 using testing::RequestTrace;
 using testing::run_job;
 using testing::TimedRequest;
 
-parallel::MpiSession* session = nullptr;
-
 /// Topologies of this run's rank count: every tp in {1, 2, 4, 8} with pp in {1, 2, 3}.
 std::vector<std::pair<int, int>> topologies() {
   std::vector<std::pair<int, int>> found;
   for (const int tp : {1, 2, 4, 8}) {
     for (const int pp : {1, 2, 3}) {
-      if (tp * pp == session->world_size()) found.emplace_back(tp, pp);
+      if (tp * pp == test_session().world_size()) found.emplace_back(tp, pp);
     }
   }
   return found;
@@ -106,8 +106,8 @@ struct EngineCase {
   std::string name;
   engine::WeightFormat weights = engine::F32;
   int64_t group_size = 64;
-  testing::TinyModel model;  ///< written as a checkpoint, unless
-  std::string checkpoint;    ///< this names one
+  testing::TinyModel model{};  ///< written as a checkpoint, unless
+  std::string checkpoint{};    ///< this names one
   std::vector<std::string> disabled_passes{};
 };
 
@@ -145,7 +145,7 @@ class Exactness : public ::testing::Test {
   /// Builds on rank 0, opens on every rank.
   std::shared_ptr<const model::EngineFile> make_engine(const EngineCase& engine_case) {
     std::string path;
-    if (session->rank() == 0) {
+    if (test_session().rank() == 0) {
       path = directory_.path() + "/" + engine_case.name;
       builder::BuildOptions options;
       options.checkpoint = engine_case.checkpoint;
@@ -162,7 +162,7 @@ class Exactness : public ::testing::Test {
       const auto built = builder::build_engine(options);
       EXPECT_TRUE(built.ok()) << (built.ok() ? "" : built.error().message);
     }
-    path = session->broadcast(path, 0);
+    path = test_session().broadcast(path, 0);
     auto opened = model::EngineFile::open(path);
     PHALANX_CHECK(opened.ok(), opened.ok() ? "" : opened.error().message);
     return *opened;
@@ -172,7 +172,7 @@ class Exactness : public ::testing::Test {
   std::vector<RequestTrace> reference(const std::shared_ptr<const model::EngineFile>& engine,
                                       const std::vector<Request>& requests,
                                       kernels::KvFormat kv_format) {
-    if (session->rank() != 0) return {};
+    if (test_session().rank() != 0) return {};
     JobShape shape;
     shape.kv_format = kv_format;
     shape.prefix_cache = false;
@@ -195,8 +195,8 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
   const auto run = [&](const std::string& scenario, const JobShape& shape,
                        const std::vector<TimedRequest>& workload,
                        const std::vector<RequestTrace>& expected) {
-    JobTrace trace = run_job(session, engine, shape, workload);
-    if (session->rank() == 0) {
+    JobTrace trace = run_job(&test_session(), engine, shape, workload);
+    if (test_session().rank() == 0) {
       std::vector<RequestTrace> wanted;  // the workload is a beginning of the requests, or repeats
       for (size_t i = 0; i < workload.size(); ++i) wanted.push_back(expected[i % expected.size()]);
       expect_same(wanted, trace.requests, name + ", " + scenario);
@@ -208,7 +208,7 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
   run("alone", base, one_by_one(few), mixed.expected);
 
   const JobTrace batch = run("in a batch of 17", base, at_once(requests), mixed.expected);
-  if (session->rank() == 0) {
+  if (test_session().rank() == 0) {
     EXPECT_GE(*std::max_element(batch.sequences_per_step.begin(), batch.sequences_per_step.end()),
               std::min<int64_t>(17, 12) / base.pp_size)
         << name << ": requests did not share steps";
@@ -229,7 +229,7 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
   const std::vector<TimedRequest> again = one_by_one(requests);
   twice.insert(twice.end(), again.begin(), again.end());
   const JobTrace cached = run("prefix-cache hits", base, twice, mixed.expected);
-  if (session->rank() == 0) {
+  if (test_session().rank() == 0) {
     int64_t num_hits = 0;
     for (size_t i = requests.size(); i < cached.requests.size(); ++i) {
       num_hits += cached.requests[i].num_cached_tokens > 0 ? 1 : 0;
@@ -241,7 +241,7 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
   cramped.num_blocks = 16;  // one context of 512 tokens; the requests grow to 30 blocks together
   const JobTrace preempted =
       run("preemption and recompute", cramped, at_once(growing.requests), growing.expected);
-  if (session->rank() == 0) {
+  if (test_session().rank() == 0) {
     EXPECT_GT(preempted.stats.num_preemptions, 0U) << name << ": nothing was preempted";
     EXPECT_EQ(preempted.stats.num_free_blocks, cramped.num_blocks) << name << ": blocks leaked";
   }
@@ -307,8 +307,8 @@ TEST_P(ExactnessMatrix, PassesChangeNoBit) {
       JobShape shape;
       shape.tp_size = tp;
       shape.pp_size = pp;
-      const JobTrace trace = run_job(session, engine, shape, at_once(requests));
-      if (session->rank() == 0) {
+      const JobTrace trace = run_job(&test_session(), engine, shape, at_once(requests));
+      if (test_session().rank() == 0) {
         expect_same(expected, trace.requests, std::string("without ") + pass);
       }
     }
@@ -323,16 +323,3 @@ INSTANTIATE_TEST_SUITE_P(Weights, ExactnessMatrix,
 
 }  // namespace
 }  // namespace phalanx
-
-int main(int argc, char** argv) {
-  phalanx::parallel::MpiSession mpi(&argc, &argv);
-  phalanx::session = &mpi;
-  ::testing::InitGoogleTest(&argc, argv);
-  if (mpi.rank() != 0) {
-    delete ::testing::UnitTest::GetInstance()->listeners().Release(
-        ::testing::UnitTest::GetInstance()->listeners().default_result_printer());
-  }
-  const int failed = RUN_ALL_TESTS();
-  // Ranks other than 0 see no assertion of their own: everybody leaves with rank 0's verdict.
-  return mpi.all_reduce_min(-failed) == 0 ? 0 : 1;
-}

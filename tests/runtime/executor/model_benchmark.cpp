@@ -1,5 +1,6 @@
 // Decode and prefill rates of an engine on one rank, through leader, scheduler and executor (no
-// HTTP): model_benchmark ENGINE [THREADS]. Not a test; prints a table.
+// HTTP): model_benchmark ENGINE [THREADS] [KV_FORMAT] [BATCH...]. Batch 0 is prefill. Not a test;
+// prints a table.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -12,10 +13,15 @@
 namespace phalanx::testing {
 namespace {
 
-double seconds_of(const std::shared_ptr<const model::EngineFile>& engine, int threads, int batch,
-                  int prompt_tokens, int new_tokens) {
+struct Subject {
+  std::shared_ptr<const model::EngineFile> engine;
+  int threads = 2;
+  kernels::KvFormat kv_format = kernels::KvFormat::kF32;
+};
+
+double seconds_of(const Subject& subject, int batch, int prompt_tokens, int new_tokens) {
   std::mt19937 random(3);
-  const auto vocab = static_cast<int32_t>(engine->manifest().model().vocab_size());
+  const auto vocab = static_cast<int32_t>(subject.engine->manifest().model().vocab_size());
   std::vector<TimedRequest> workload(static_cast<size_t>(batch));
   for (auto& [request, after] : workload) {
     for (int i = 0; i < prompt_tokens; ++i) {
@@ -26,7 +32,8 @@ double seconds_of(const std::shared_ptr<const model::EngineFile>& engine, int th
     after = 0;
   }
   JobShape shape;
-  shape.num_threads = threads;
+  shape.num_threads = subject.threads;
+  shape.kv_format = subject.kv_format;
   shape.spin = true;
   shape.digest_logits = false;
   shape.max_context_tokens = prompt_tokens + new_tokens;
@@ -36,7 +43,7 @@ double seconds_of(const std::shared_ptr<const model::EngineFile>& engine, int th
   shape.max_chunk_tokens = 1024;
   shape.prefix_cache = false;
   const auto begin = std::chrono::steady_clock::now();
-  const JobTrace trace = run_job(nullptr, engine, shape, workload);
+  const JobTrace trace = run_job(nullptr, subject.engine, shape, workload);
   const auto end = std::chrono::steady_clock::now();
   for (const RequestTrace& request : trace.requests) {
     if (static_cast<int>(request.tokens.size()) != new_tokens) std::abort();
@@ -46,13 +53,13 @@ double seconds_of(const std::shared_ptr<const model::EngineFile>& engine, int th
 
 /// Median over 5 of the rate at which tokens beyond the first are made: two lengths, so that load
 /// time and prefill cancel.
-void decode_rate(const std::shared_ptr<const model::EngineFile>& engine, int threads, int batch) {
+void decode_rate(const Subject& subject, int batch) {
   constexpr int kShort = 16;
   constexpr int kLong = 272;
   std::vector<double> rates;
   for (int i = 0; i < 5; ++i) {
-    const double shorter = seconds_of(engine, threads, batch, 32, kShort);
-    const double longer = seconds_of(engine, threads, batch, 32, kLong);
+    const double shorter = seconds_of(subject, batch, 32, kShort);
+    const double longer = seconds_of(subject, batch, 32, kLong);
     rates.push_back(batch * (kLong - kShort) / (longer - shorter));
   }
   std::sort(rates.begin(), rates.end());
@@ -60,11 +67,11 @@ void decode_rate(const std::shared_ptr<const model::EngineFile>& engine, int thr
               rates[4]);
 }
 
-void prefill_rate(const std::shared_ptr<const model::EngineFile>& engine, int threads) {
+void prefill_rate(const Subject& subject) {
   std::vector<double> rates;
   for (int i = 0; i < 5; ++i) {
-    const double one = seconds_of(engine, threads, 1, 16, 1);
-    const double many = seconds_of(engine, threads, 32, 512, 1);
+    const double one = seconds_of(subject, 1, 16, 1);
+    const double many = seconds_of(subject, 32, 512, 1);
     rates.push_back((32 * 512 - 16) / (many - one));
   }
   std::sort(rates.begin(), rates.end());
@@ -75,8 +82,10 @@ void prefill_rate(const std::shared_ptr<const model::EngineFile>& engine, int th
 }  // namespace phalanx::testing
 
 int main(int argc, char** argv) {
+  using phalanx::kernels::KvFormat;
+  using namespace phalanx::testing;
   if (argc < 2) {
-    std::fprintf(stderr, "model_benchmark ENGINE [THREADS]\n");
+    std::fprintf(stderr, "model_benchmark ENGINE [THREADS] [f32|bf16|int8] [BATCH...]\n");
     return 2;
   }
   const auto engine = phalanx::model::EngineFile::open(argv[1]);
@@ -84,9 +93,18 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", engine.error().message.c_str());
     return 2;
   }
-  const int threads = argc > 2 ? std::atoi(argv[2]) : 2;
-  std::printf("%s, %d threads, median of 5 (least .. most)\n", argv[1], threads);
-  for (const int batch : {1, 8, 32}) phalanx::testing::decode_rate(*engine, threads, batch);
-  phalanx::testing::prefill_rate(*engine, threads);
+  Subject subject{*engine};
+  if (argc > 2) subject.threads = std::atoi(argv[2]);
+  for (const KvFormat format : {KvFormat::kF32, KvFormat::kBf16, KvFormat::kInt8}) {
+    if (argc > 3 && std::string_view(argv[3]) == kv_format_name(format)) subject.kv_format = format;
+  }
+  std::vector<int> batches;
+  for (int i = 4; i < argc; ++i) batches.push_back(std::atoi(argv[i]));
+  if (batches.empty()) batches = {1, 8, 32, 0};
+  std::printf("%s, %d threads, %s KV, median of 5 (least .. most)\n", argv[1], subject.threads,
+              kv_format_name(subject.kv_format));
+  for (const int batch : batches) {
+    batch == 0 ? prefill_rate(subject) : decode_rate(subject, batch);
+  }
   return 0;
 }

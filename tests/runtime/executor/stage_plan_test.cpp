@@ -164,7 +164,7 @@ TEST_P(StagePlanTest, LedgerAddsUp) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Passes, StagePlanTest, ::testing::Bool(),
-                         [](const auto& info) { return info.param ? "fused" : "unfused"; });
+                         [](const auto& instance) { return instance.param ? "fused" : "unfused"; });
 
 TEST(FormatBytes, ThreeDigits) {
   EXPECT_EQ(format_bytes(0), "0 B");

@@ -83,7 +83,9 @@ TEST(Utf8Assembler, RandomBytesGiveTheSameHoweverTheyAreCut) {
       EXPECT_FALSE(find_ill_formed_utf8(whole).has_value());
       EXPECT_EQ(assemble(bytes, mode, 1), whole);
       EXPECT_EQ(assemble(bytes, mode, 3), whole);
-      if (!find_ill_formed_utf8(bytes)) EXPECT_EQ(whole, bytes);
+      if (!find_ill_formed_utf8(bytes)) {
+        EXPECT_EQ(whole, bytes);
+      }
     }
   }
 }

@@ -1,6 +1,6 @@
 // main() of the tests with label mpi: every rank runs every test, rank 0 reports, and a failure of
 // any rank fails the program.
-#include "tests/parallel/mpi_test_main.h"
+#include "tests/support/mpi_test_main.h"
 
 #include <cstdlib>
 #include <iostream>
