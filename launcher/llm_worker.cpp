@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "launcher/offline_client.h"
+#include "launcher/server_config.h"
 #include "launcher/worker_arguments.h"
 #include "launcher/worker_config.h"
 #include "launcher/worker_job.h"
@@ -57,18 +58,6 @@ LogLevel log_level_of(config::WorkerConfig::LogLevel level) {
     default:  // protobuf enums are open; the parser refused unknown names
       return LogLevel::kInfo;
   }
-}
-
-ServerOptions server_options(const config::Server& config) {
-  ServerOptions options;
-  options.address = config.address();
-  options.port = static_cast<uint16_t>(config.port());
-  options.num_threads = config.num_threads();
-  options.max_connections = config.max_connections();
-  options.max_body_bytes = static_cast<size_t>(config.max_body_bytes());
-  options.max_n = config.max_n();
-  options.cors_allow_origin = config.cors_origin();
-  return options;
 }
 
 /// What rank 0 adds to a rank: text, HTTP, signals, the offline answer. Everything here runs beside

@@ -10,6 +10,8 @@
 #include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
+#include "launcher/server_config.h"
+
 namespace phalanx::launcher {
 namespace {
 
@@ -144,15 +146,7 @@ void fill_defaults(config::WorkerConfig& config) {
   if (!scheduling.has_max_waiting()) scheduling.set_max_waiting(1024);
   if (!scheduling.has_ageing_steps()) scheduling.set_ageing_steps(256);
 
-  auto& server = *config.mutable_server();
-  if (!server.has_address()) server.set_address("127.0.0.1");
-  if (!server.has_port()) server.set_port(8000);
-  if (!server.has_num_threads()) server.set_num_threads(1);
-  if (!server.has_max_connections()) server.set_max_connections(1024);
-  if (!server.has_max_body_bytes()) server.set_max_body_bytes(4 << 20);
-  if (!server.has_max_n()) server.set_max_n(16);
-  if (!server.has_drain_seconds()) server.set_drain_seconds(30);
-  if (!server.has_cors_origin()) server.set_cors_origin("*");
+  fill_server_defaults(*config.mutable_server());
 
   auto& failure = *config.mutable_failure();
   if (!failure.has_heartbeat_ms()) failure.set_heartbeat_ms(250);
@@ -174,7 +168,6 @@ Status check_ranges(const config::WorkerConfig& config) {
   }
   const auto& kv = config.kv_cache();
   const auto& scheduling = config.scheduling();
-  const auto& server = config.server();
   const auto& failure = config.failure();
   constexpr int64_t kMaxTokens = int64_t{1} << 31;
   for (const Status& status : {
@@ -195,13 +188,7 @@ Status check_ranges(const config::WorkerConfig& config) {
                        kMaxTokens),
            check_range("scheduling.ageing_steps", scheduling.ageing_steps(), int64_t{1},
                        int64_t{1000000}),
-           check_range("server.port", server.port(), 0, 65535),
-           check_range("server.num_threads", server.num_threads(), 1, 64),
-           check_range("server.max_connections", server.max_connections(), 1, 100000),
-           check_range("server.max_body_bytes", server.max_body_bytes(), int64_t{1024},
-                       int64_t{1} << 30),
-           check_range("server.max_n", server.max_n(), 1, 128),
-           check_range("server.drain_seconds", server.drain_seconds(), 0, 86400),
+           check_server(config.server()),
            check_range("failure.heartbeat_ms", failure.heartbeat_ms(), 10, 10000),
            check_range("failure.silence_ms", failure.silence_ms(), 100, 3600000),
            check_range("failure.operation_deadline_ms", failure.operation_deadline_ms(), 100,
