@@ -1,6 +1,7 @@
 // llm-worker: what mpirun starts N times. Parses, sets up, serves until it is told to stop.
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -59,6 +60,9 @@ LogLevel log_level_of(config::WorkerConfig::LogLevel level) {
       return LogLevel::kInfo;
   }
 }
+
+/// Then the parent is mpirun or its daemon.
+bool was_started_by_mpirun() { return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr; }
 
 /// What rank 0 adds to a rank: text, HTTP, signals, the offline answer. Everything here runs beside
 /// the executor.
@@ -136,15 +140,20 @@ class Front {
                  setup.scheduler.prefix_cache ? "on" : "off");
   }
 
-  /// First signal: drain. Second: at once.
+  /// First signal: drain. Second: at once. At once too when mpirun itself ends the job (Ctrl-C, or
+  /// SIGTERM to it): it passes SIGTERM on and kills a second later, and clients shall hear why.
   void wait_for_signals() {
     const sigset_t set = stop_signals();
     for (int count = 0;; ++count) {
-      int signal = 0;
-      sigwait(&set, &signal);
+      siginfo_t info{};
+      if (sigwaitinfo(&set, &info) < 0) continue;  // interrupted by a signal that is not of the set
       if (stopped_) return;
-      const int seconds = count == 0 ? job_.setup().config.server().drain_seconds() : 0;
-      PHALANX_INFO(strsignal(signal) << ": no new requests; running ones have " << seconds << " s");
+      const bool is_killed_soon = info.si_signo == SIGTERM && info.si_code <= 0 &&
+                                  info.si_pid == getppid() && was_started_by_mpirun();
+      const bool drains = count == 0 && !is_killed_soon;
+      const int seconds = drains ? job_.setup().config.server().drain_seconds() : 0;
+      PHALANX_INFO(strsignal(info.si_signo)
+                   << ": no new requests; running ones have " << seconds << " s");
       job_.leader()->drain(std::chrono::seconds(seconds));
     }
   }
@@ -256,7 +265,7 @@ int main(int argc, char** argv) {
   try {
     return phalanx::launcher::run_main(argc, argv);
   } catch (const std::exception& error) {
-    std::cerr << "llm-worker: " << error.what() << "\n";
+    std::cerr << "llm-worker: " << phalanx::launcher::explain(error) << "\n";
     return 1;
   }
 }

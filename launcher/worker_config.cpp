@@ -1,6 +1,7 @@
 // Strict protobuf-text parsing with messages a person can act on.
 #include "launcher/worker_config.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -110,7 +111,18 @@ Result<std::string> override_text(const std::string& setting) {
     return invalid_argument("--set " + path +
                             ": is a group of fields; name one of: " + field_names(*type));
   }
-  if (field->cpp_type() != pb::FieldDescriptor::CPPTYPE_STRING) return head + value + tail;
+  if (field->cpp_type() != pb::FieldDescriptor::CPPTYPE_STRING) {
+    // Numbers, true, false, names of enum values; nothing that could go on after them.
+    const auto is_of_a_word = [](char c) {
+      return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+             c == '_' || c == '.' || c == '+' || c == '-';
+    };
+    if (value.empty() || !std::all_of(value.begin(), value.end(), is_of_a_word)) {
+      return invalid_argument("--set " + path + "=" + value +
+                              ": expected one number, true, false or name after \"=\"");
+    }
+    return head + value + tail;
+  }
   std::string quoted = "\"";
   for (const char c : value) {
     if (c == '"' || c == '\\') quoted += '\\';
@@ -170,6 +182,12 @@ Status check_ranges(const config::WorkerConfig& config) {
   const auto& scheduling = config.scheduling();
   const auto& failure = config.failure();
   constexpr int64_t kMaxTokens = int64_t{1} << 31;
+  if (scheduling.max_context_tokens() == 1) {
+    return invalid_argument(
+        "scheduling.max_context_tokens = 1: allowed 0 (the model's) or at least 2, one of the "
+        "prompt "
+        "and one of the answer");
+  }
   for (const Status& status : {
            check_range("parallel.tp_size", config.parallel().tp_size(), 1, 1024),
            check_range("parallel.pp_size", config.parallel().pp_size(), 1, 1024),
@@ -218,7 +236,8 @@ Result<config::WorkerConfig> parse_worker_config(const std::string& text,
   }
   fill_defaults(config);
   if (Status status = check_ranges(config); !status.ok()) {
-    return invalid_argument(file_name + ": " + status.error().message);
+    const std::string source = overrides.empty() ? file_name : file_name + " with --set";
+    return invalid_argument(source + ": " + status.error().message);
   }
   return config;
 }

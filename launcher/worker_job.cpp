@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <exception>
+#include <new>
+#include <system_error>
 
 #include "runtime/base/check.h"
 #include "runtime/base/log.h"
@@ -23,6 +25,20 @@ parallel::JobMonitorOptions monitor_options(const config::Failure& failure) {
 
 }  // namespace
 
+std::string explain(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
+    return "out of memory (the memory free now, or ulimit -v); fewer kv_cache.capacity_tokens, "
+           "scheduling.max_step_tokens or cpu.num_threads take less";
+  }
+  const auto* system = dynamic_cast<const std::system_error*>(&error);
+  if (system != nullptr && system->code() == std::errc::resource_unavailable_try_again) {
+    return std::string("a thread could not be started: ") + system->what() +
+           " (memory, ulimit -v or ulimit -u); fewer cpu.num_threads or server.num_threads need "
+           "less";
+  }
+  return error.what();
+}
+
 WorkerJob::WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits)
     : session_(session), setup_(std::move(setup)), digest_logits_(digest_logits) {
   monitor_ =
@@ -30,7 +46,7 @@ WorkerJob::WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool dige
   try {
     build();
   } catch (const std::exception& error) {
-    monitor_->fail(error.what());
+    monitor_->fail(explain(error));
   }
 }
 
@@ -142,7 +158,7 @@ void WorkerJob::execute() {
   try {
     RankWorker(parts, setup_.executor.limits, setup_.executor.num_kv_blocks).run();
   } catch (const std::exception& error) {
-    monitor_->fail(error.what());
+    monitor_->fail(explain(error));
   }
 }
 

@@ -2,8 +2,10 @@
 // leader. Made by llm-worker's main and by the MPI tests.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 
 #include "launcher/worker_setup.h"
@@ -14,6 +16,9 @@
 #include "runtime/server/leader.h"
 
 namespace phalanx::launcher {
+
+/// error.what(), or for want of memory or threads what takes less of them.
+std::string explain(const std::exception& error);
 
 /// Thread: the one that constructs it (it becomes the executor thread in run()).
 class WorkerJob {

@@ -2,9 +2,12 @@
 #include "launcher/worker_setup.h"
 
 #include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <sstream>
 #include <thread>
 
@@ -74,6 +77,14 @@ Status check_against_model(const config::WorkerConfig& config, const engine::Mod
   return {};
 }
 
+Result<std::shared_ptr<const model::EngineFile>> open_engine(const config::WorkerConfig& config) {
+  auto engine = model::EngineFile::open(config.engine());
+  if (engine.ok()) return std::shared_ptr<const model::EngineFile>(std::move(engine).value());
+  return Error{engine.error().code, "engine = \"" + config.engine() +
+                                        "\": " + engine.error().message +
+                                        " (an engine is the directory that llm-build makes)"};
+}
+
 int64_t blocks_for(int64_t tokens) {
   return (tokens + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
 }
@@ -100,6 +111,36 @@ Result<int64_t> choose_num_blocks(const config::WorkerConfig& config, const Step
         "; lower scheduling.max_context_tokens or free memory");
   }
   return std::min(fitting, limits.max_sequences * context_blocks);
+}
+
+/// What this process may still map under `ulimit -v`.
+int64_t address_space_bytes() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    return std::numeric_limits<int64_t>::max();
+  }
+  int64_t mapped_pages = 0;
+  std::ifstream("/proc/self/statm") >> mapped_pages;
+  const int64_t used = mapped_pages * sysconf(_SC_PAGESIZE);
+  return std::max<int64_t>(static_cast<int64_t>(limit.rlim_cur) - used, 0);
+}
+
+/// Refuses a plan that cannot fit before anything of it is allocated. `available_bytes`: this
+/// rank's.
+Status check_memory(const StagePlan& plan, int64_t num_blocks, int64_t bytes_per_block,
+                    int64_t available_bytes) {
+  const int64_t other_bytes = plan.weight_bytes + plan.arena_bytes + plan.conversion_bytes +
+                              plan.logits_bytes + plan.rope_bytes;
+  const int64_t free_bytes = std::max<int64_t>(available_bytes - other_bytes, 0);
+  if (num_blocks <= free_bytes / std::max<int64_t>(bytes_per_block, 1)) return {};
+  return resource_exhausted(
+      "kv_cache.capacity_tokens = " + std::to_string(num_blocks * kernels::kBlockTokens) +
+      " takes " + format_bytes(num_blocks * bytes_per_block) +
+      " on this rank, weights and activations " + format_bytes(other_bytes) +
+      "; available to it (memory, ulimit -v): " + format_bytes(available_bytes) +
+      ". Allowed here: at most " +
+      std::to_string(free_bytes / std::max<int64_t>(bytes_per_block, 1) * kernels::kBlockTokens) +
+      " tokens");
 }
 
 Status check_same_engine(parallel::MpiSession& session, const model::EngineFile& engine) {
@@ -207,7 +248,7 @@ Result<WorkerSetup> make_setup(parallel::MpiSession& session, const config::Work
       setup.topology,
       parallel::make_rank_topology(session.world_size(), session.rank(),
                                    config.parallel().tp_size(), config.parallel().pp_size()));
-  auto engine = model::EngineFile::open(config.engine());
+  auto engine = open_engine(config);
   PHALANX_RETURN_IF_ERROR(agree(session, engine.ok() ? Status() : Status(engine.error())));
   setup.engine = std::move(engine).value();
   PHALANX_RETURN_IF_ERROR(check_same_engine(session, *setup.engine));
@@ -227,19 +268,22 @@ Result<WorkerSetup> make_setup(parallel::MpiSession& session, const config::Work
   const StagePlan plan = make_stage_plan(manifest, setup.topology, setup.executor.limits);
   const KvCacheShape kv{setup.executor.kv_format, plan.last_layer - plan.first_layer,
                         plan.num_kv_heads, manifest.model().head_dim(), 0};
-  const auto host_bytes =
-      static_cast<int64_t>(static_cast<double>(available_memory_bytes()) *
-                           config.kv_cache().memory_fraction() / session.local_size());
+  const int64_t available_bytes =
+      std::min(available_memory_bytes() / session.local_size(), address_space_bytes());
+  const auto host_bytes = static_cast<int64_t>(static_cast<double>(available_bytes) *
+                                               config.kv_cache().memory_fraction());
   const auto blocks =
       choose_num_blocks(config, setup.executor.limits, kv.bytes_per_block(), host_bytes);
   PHALANX_RETURN_IF_ERROR(agree(session, blocks.ok() ? Status() : Status(blocks.error())));
   setup.executor.num_kv_blocks = session.all_reduce_min(*blocks);
+  PHALANX_RETURN_IF_ERROR(agree(session, check_memory(plan, setup.executor.num_kv_blocks,
+                                                      kv.bytes_per_block(), available_bytes)));
   setup.scheduler = scheduler_config(setup);
   return setup;
 }
 
 Result<std::string> describe_plan(const config::WorkerConfig& config) {
-  PHALANX_ASSIGN_OR_RETURN(const auto engine, model::EngineFile::open(config.engine()));
+  PHALANX_ASSIGN_OR_RETURN(const auto engine, open_engine(config));
   const engine::EngineManifest& manifest = engine->manifest();
   const int tp_size = config.parallel().tp_size();
   const int pp_size = config.parallel().pp_size();

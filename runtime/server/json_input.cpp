@@ -47,7 +47,7 @@ class LimitCounter final : public json::json_sax_t {
     const std::string what = exception.what();
     const size_t why = what.find(": ");
     error_ = "at byte " + std::to_string(position) +
-             (why == std::string::npos ? std::string() : what.substr(why));
+             (why == std::string::npos ? ": a number that no double holds" : what.substr(why));
     return false;
   }
 

@@ -146,7 +146,12 @@ Result<std::shared_ptr<const TextCodec>> load_tokenizer_text(const std::string& 
   PHALANX_ASSIGN_OR_RETURN(const auto source, read_optional(root / "chat_template.jinja"));
   std::optional<ChatTemplate> chat;
   if (source) {
-    PHALANX_ASSIGN_OR_RETURN(chat, ChatTemplate::parse(*source));
+    auto parsed = ChatTemplate::parse(*source);
+    if (!parsed.ok()) {
+      return Error{parsed.error().code,
+                   (root / "chat_template.jinja").string() + ": " + parsed.error().message};
+    }
+    chat = std::move(parsed).value();
   }
   return std::shared_ptr<const TextCodec>(std::make_shared<TokenizerText>(
       std::move(tokenizer), std::move(chat), special_token(config, "bos_token"),

@@ -85,6 +85,12 @@ TEST(WorkerConfig, BadOverrides) {
       {"server=3", {"server", "group", "port"}},
       {"engine.x=3", {"engine", "no fields"}},
       {"server.port=high", {"--set server.port=high", "high"}},
+      {"server.port=", {"--set server.port=", "expected one number"}},
+      {"server.port=80 } cpu { num_threads: 3", {"server.port", "expected one number"}},
+      {"server.port=80\ncpu { }", {"server.port", "expected one number"}},
+      {"log_level=\"INFO\"", {"log_level", "expected one"}},
+      {"server.port=70000", {"test.textproto with --set: server.port = 70000"}},
+      {"scheduling.max_context_tokens=1", {"scheduling.max_context_tokens = 1", "at least 2"}},
       {"nothing=1", {"nothing", "engine"}},
   };
   for (const BadText& test : cases) {

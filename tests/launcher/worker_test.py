@@ -327,7 +327,8 @@ class WorkerTest(unittest.TestCase):
         cases = (
             (("parallel.tp_size=3",), "tp_size"),
             (("parallel.pp_size=9",), "pp_size"),
-            (("engine=/nonexistent",), "/nonexistent"),
+            (("engine=/nonexistent",), 'engine = "/nonexistent"'),
+            (("kv_cache.capacity_tokens=2000000000",), "capacity_tokens = 2000000000"),
             (("kv_cache.capacity_tokens=10",), "capacity_tokens"),
             (("scheduling.max_context_tokens=99999",), "2048"),
             (("cpu.isa=sse",), "avx512"),
@@ -346,6 +347,43 @@ class WorkerTest(unittest.TestCase):
             run = self.offline(2, "--prompt", "x", settings=(f"engine={folder}",))
             self.assertEqual(run.returncode, 2, run.stderr)
             self.assertIn("tokenizer.json", run.stderr)
+
+    def test_a_stopped_llm_build_leaves_nothing(self):
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            with tempfile.TemporaryDirectory() as folder:
+                build = subprocess.Popen(
+                    [BIN / "llm-build", ROOT / "models/demo", folder + "/e", "--weights", "w4"],
+                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                while build.poll() is None and not os.listdir(folder):
+                    time.sleep(0.002)
+                build.send_signal(stop)
+                _, text = build.communicate(timeout=60)
+                if build.returncode == 0:
+                    continue  # it was quicker
+                self.assertEqual(build.returncode, 128 + stop, text)
+                self.assertEqual(os.listdir(folder), [], text)
+
+    def test_a_file_size_limit_ends_llm_build_with_an_error(self):
+        with tempfile.TemporaryDirectory() as folder:
+            run = subprocess.run(
+                ["bash", "-c", 'ulimit -f 1024 && exec "$@"', "x", BIN / "llm-build",
+                 ROOT / "models/demo", folder + "/e"],
+                capture_output=True, text=True, timeout=60)
+            self.assertEqual(run.returncode, 1, run.stderr)
+            self.assertIn("File too large", run.stderr)
+            self.assertEqual(os.listdir(folder), [])
+
+    def test_sigterm_to_mpirun_tells_the_clients(self):
+        with Worker(self.engine) as worker:
+            # mpirun waits a second before it passes the signal on: enough work for longer.
+            streams = [self.stream_in_thread(worker, 1900) for _ in range(16)]
+            worker.process.send_signal(signal.SIGTERM)
+            status, seconds = worker.wait_exit(20)
+            self.assertNotEqual(status, 0)
+            self.assertLess(seconds, LAW_SECONDS)
+            for thread, outcome in streams:
+                thread.join(10)
+                self.assertRegex(outcome[0][-300:], r"shutting down|\[DONE\]")
 
     def test_a_taken_port_is_named(self):
         with Worker(self.engine) as worker:
