@@ -1,6 +1,7 @@
 // MPI's life in this process and the map of hosts. Made by the launcher's main.
 #include "parallel/mpi_session.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <exception>
 #include <fstream>
 #include <optional>
+#include <set>
 #include <thread>
 
 #include <mpi.h>
@@ -71,10 +73,49 @@ std::vector<int> find_memory_domains(const MpiGroup& world,
   return domains;
 }
 
+/// Open MPI's files of shared memory that this process maps, in order of their names.
+std::set<std::string> mapped_mpi_segments() {
+  std::set<std::string> paths;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("/vader_segment.") == std::string::npos) continue;
+    paths.insert(line.substr(line.find('/')));
+  }
+  return paths;
+}
+
+/// Open MPI keeps a file in /dev/shm for each rank, which stays for good when mpirun is killed or
+/// Ctrl-C is pressed twice. The file's name is needed only until the ranks of a host have mapped
+/// it; so where all ranks surely have, each takes its own away. Collective. Returns that name, or
+/// "".
+std::string take_segment_name_away(const MpiGroup& world) {
+  const char* local_rank = std::getenv("OMPI_COMM_WORLD_LOCAL_RANK");
+  const std::set<std::string> mapped = mapped_mpi_segments();
+  const auto found = std::find_if(mapped.begin(), mapped.end(), [&](const std::string& path) {
+    return local_rank != nullptr && path.ends_with(std::string(".") + local_rank);
+  });
+  const std::string mine = found == mapped.end() ? "" : *found;
+  const std::string place = host_name() + " " + process_space() + " ";
+  bool has_all = true;
+  for (const std::string& other : world.all_gather(place + mine)) {
+    if (other.starts_with(place)) has_all = has_all && mapped.contains(other.substr(place.size()));
+  }
+  if (world.all_reduce_min(has_all ? 1 : 0) == 0) return "";
+  return unlink(mine.c_str()) == 0 ? mine : "";
+}
+
+/// MPI_Finalize complains when it cannot remove the file.
+void give_segment_name_back(const std::string& path) {
+  if (path.empty()) return;
+  const int handle = open(path.c_str(), O_CREAT | O_EXCL | O_CLOEXEC | O_WRONLY, 0600);
+  if (handle >= 0) close(handle);
+}
+
 }  // namespace
 
 struct MpiSession::State {
   std::optional<MpiGroup> world;
+  std::string segment_name;  ///< what take_segment_name_away took
   std::vector<std::string> hosts;
   std::vector<int> memory_domains;
   int local_size = 1;
@@ -109,11 +150,13 @@ MpiSession::MpiSession(int* argc, char*** argv, const MpiSessionOptions& options
     ++state_->local_size;
   }
   --state_->local_size;  // it began at one, so that local_rank could be read off it
+  state_->segment_name = take_segment_name_away(world);
 }
 
 MpiSession::~MpiSession() {
   if (std::uncaught_exceptions() > state_->exceptions_at_start) return;
   state_->world.reset();
+  give_segment_name_back(state_->segment_name);
   MPI_Finalize();
 }
 

@@ -385,6 +385,18 @@ class WorkerTest(unittest.TestCase):
                 thread.join(10)
                 self.assertRegex(outcome[0][-300:], r"shutting down|\[DONE\]")
 
+    def test_no_shared_memory_has_a_name(self):
+        """So that nothing stays in /dev/shm, however the job ends."""
+        with Worker(self.engine, ranks=4, tp=2) as worker:
+            for pid in worker.rank_pids():
+                maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+                named = re.findall(r"/dev/shm/\S+$", maps, re.MULTILINE)
+                self.assertEqual([name for name in named if os.path.exists(name)], [])
+            worker.complete("Once", max_tokens=4)
+            worker.process.send_signal(signal.SIGUSR1)
+            self.assertEqual(worker.wait_exit(20)[0], 0, worker.text())
+            self.assertNotIn("system call failed", worker.text().lower())
+
     def test_a_taken_port_is_named(self):
         with Worker(self.engine) as worker:
             run = subprocess.run(
