@@ -3,7 +3,6 @@
 #include "runtime/server/http_connection.h"
 
 #include <cstdio>
-#include <ctime>
 #include <exception>
 #include <utility>
 
@@ -13,9 +12,9 @@
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/error.hpp>
-#include <boost/beast/http/status.hpp>
 
 #include "runtime/base/log.h"
+#include "runtime/server/connection_exchange.h"
 
 namespace phalanx {
 namespace {
@@ -27,15 +26,6 @@ using boost::beast::iequals;
 constexpr size_t kWriteSliceBytes = 64 * 1024;
 constexpr size_t kMaxLingerBytes = 4 * 1024 * 1024;
 constexpr std::chrono::milliseconds kLingerTime{2000};
-
-std::string http_date() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[40];
-  const size_t length = std::strftime(text, sizeof(text), "%a, %d %b %Y %H:%M:%S GMT", &utc);
-  return {text, length};
-}
 
 std::string to_lower(boost::beast::string_view text) {
   std::string lower(text.data(), text.size());
@@ -57,77 +47,6 @@ void split_target(std::string_view target, HttpRequest& request) {
   request.path = std::string(target.substr(0, question));
   if (question != std::string_view::npos) request.query = std::string(target.substr(question + 1));
 }
-
-// The handle a handler answers with. Knows its connection weakly: the server owns that.
-class ConnectionExchange final : public HttpExchange {
- public:
-  ConnectionExchange(std::weak_ptr<HttpConnection> connection, uint64_t serial)
-      : connection_(std::move(connection)), serial_(serial) {}
-
-  ~ConnectionExchange() override {
-    if (answered_) return;
-    if (auto connection = connection_.lock()) {
-      connection->post([weak = connection_, serial = serial_] {
-        if (auto self = weak.lock()) self->fail_answer(serial, "the request was left unanswered");
-      });
-    }
-  }
-
-  void respond(HttpResponse response) override {
-    answered_ = true;
-    if (auto connection = connection_.lock()) connection->respond(serial_, response);
-  }
-  void begin_stream(HttpResponse head, std::string heartbeat) override {
-    if (auto connection = connection_.lock())
-      connection->begin_stream(serial_, head, std::move(heartbeat));
-  }
-  bool send(std::string_view bytes) override {
-    auto connection = connection_.lock();
-    return connection && connection->send(serial_, bytes);
-  }
-  bool is_sending() const override {
-    auto connection = connection_.lock();
-    return connection && connection->is_sending();
-  }
-  void end_stream() override {
-    answered_ = true;
-    if (auto connection = connection_.lock()) connection->end_stream(serial_);
-  }
-  void abort() override {
-    answered_ = true;
-    if (auto connection = connection_.lock()) connection->abort_answer(serial_);
-  }
-  void on_disconnect(std::function<void()> callback) override {
-    if (auto connection = connection_.lock())
-      connection->on_disconnect(serial_, std::move(callback));
-  }
-  void on_drained(std::function<void()> callback) override {
-    if (auto connection = connection_.lock()) connection->on_drained(serial_, std::move(callback));
-  }
-  void on_timeout(std::chrono::milliseconds after, std::function<void()> callback) override {
-    if (auto connection = connection_.lock())
-      connection->on_timeout(serial_, after, std::move(callback));
-  }
-  void post(std::function<void()> task) override {
-    auto connection = connection_.lock();
-    if (!connection) return;
-    connection->post([weak = connection_, serial = serial_, task = std::move(task)] {
-      const auto self = weak.lock();
-      if (!self || self->is_closed()) return;
-      try {
-        task();
-      } catch (const std::exception& error) {
-        PHALANX_ERROR("http: an answer's task failed: " << error.what());
-        self->fail_answer(serial, error.what());
-      }
-    });
-  }
-
- private:
-  const std::weak_ptr<HttpConnection> connection_;
-  const uint64_t serial_;
-  bool answered_ = false;
-};
 
 }  // namespace
 
@@ -358,8 +277,7 @@ void HttpConnection::dispatch() {
   set_deadline(read_deadline_, kNever);
   const uint64_t serial = ++serial_;
   try {
-    host_.handler.handle(std::move(request),
-                         std::make_shared<ConnectionExchange>(weak_from_this(), serial));
+    host_.handler.handle(std::move(request), make_connection_exchange(weak_from_this(), serial));
   } catch (const std::exception& error) {
     PHALANX_ERROR("http: a handler failed: " << error.what());
     fail_answer(serial, error.what());
@@ -388,37 +306,20 @@ void HttpConnection::fail_answer(uint64_t serial, const std::string& what) {
   respond(serial, host_.handler.error_response(500, "internal error: " + what));
 }
 
-std::string HttpConnection::make_head(const HttpResponse& response, bool chunked) const {
-  const auto reason = http::obsolete_reason(static_cast<http::status>(response.status));
-  std::string head = "HTTP/1.1 " + std::to_string(response.status) + " ";
-  head.append(reason.data(), reason.size());
-  head += "\r\nServer: phalanx\r\nDate: " + http_date() + "\r\n";
-  const bool has_body = response.status >= 200 && response.status != 204 && response.status != 304;
-  if (has_body) head += "Content-Type: " + response.content_type + "\r\n";
-  if (!options_.cors_allow_origin.empty()) {
-    head += "Access-Control-Allow-Origin: " + options_.cors_allow_origin + "\r\n";
-    if (options_.cors_allow_origin != "*") head += "Vary: Origin\r\n";
-  }
-  for (const auto& [name, value] : response.headers)
-    head.append(name).append(": ").append(value).append("\r\n");
-  if (chunked) {
-    head += "Transfer-Encoding: chunked\r\n";
-  } else if (has_body && !streaming_) {
-    head += "Content-Length: " + std::to_string(response.body.size()) + "\r\n";
-  }
-  if (!keep_alive_) {
-    head += "Connection: close\r\n";
-  } else if (http_1_0_) {
-    head += "Connection: keep-alive\r\n";
-  }
-  return head + "\r\n";
+ResponseFraming HttpConnection::framing() const {
+  ResponseFraming framing;
+  framing.cors_allow_origin = options_.cors_allow_origin;
+  framing.keep_alive = keep_alive_;
+  framing.http_1_0 = http_1_0_;
+  if (streaming_) framing.body = chunked_ ? BodyFraming::kChunked : BodyFraming::kUntilClose;
+  return framing;
 }
 
 void HttpConnection::respond(uint64_t serial, const HttpResponse& response) {
   if (!is_current(serial) || streaming_) return;
   if (host_.draining) keep_alive_ = false;
   answer_complete_ = true;
-  queue(make_head(response, false));
+  queue(make_response_head(response, framing()));
   if (!head_only_ && response.status != 204 && response.status != 304) queue(response.body);
   flush();
 }
@@ -431,7 +332,7 @@ void HttpConnection::begin_stream(uint64_t serial, const HttpResponse& head,
   chunked_ = !http_1_0_;
   if (!chunked_) keep_alive_ = false;  // HTTP/1.0: the end of the stream is the end of it all
   heartbeat_ = std::move(heartbeat);
-  queue(make_head(head, chunked_));
+  queue(make_response_head(head, framing()));
   flush();
   if (!heartbeat_.empty()) set_deadline(heartbeat_at_, Clock::now() + options_.heartbeat_interval);
 }

@@ -1,5 +1,5 @@
 // One client's connection: reads requests, hands them to the handler, writes answers, keeps every
-// limit and deadline. Made by http_server; the only other file that knows Boost.
+// limit and deadline. Made by http_server; the only other header that knows Boost.
 #pragma once
 
 #include <array>
@@ -17,6 +17,7 @@
 #include <boost/beast/http/string_body.hpp>
 
 #include "runtime/server/http_message.h"
+#include "runtime/server/http_response_head.h"
 #include "runtime/server/server_options.h"
 
 namespace phalanx {
@@ -86,7 +87,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void begin_next_request();
 
   void refuse_request(int status, const std::string& message);
-  std::string make_head(const HttpResponse& response, bool chunked) const;
+  ResponseFraming framing() const;  ///< of the answer that begins now
   void queue(std::string_view bytes);
   void flush();
   void write_slice();
