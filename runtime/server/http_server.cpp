@@ -7,6 +7,7 @@
 #include <optional>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -79,6 +80,7 @@ struct HttpServer::State {
   asio::strand<asio::io_context::executor_type> acceptor_strand{asio::make_strand(io)};
   tcp::acceptor acceptor{acceptor_strand};
   asio::steady_timer accept_pause{acceptor_strand};
+  bool accept_fails = false;  ///< said once, until it succeeds again
   tcp::endpoint endpoint;
   std::vector<std::thread> threads;
 
@@ -165,13 +167,17 @@ void HttpServer::State::on_accepted(const boost::system::error_code& error, tcp:
   if (!acceptor.is_open()) return;
   if (error) {
     // Out of descriptors, most likely: wait for some to be closed instead of spinning.
-    PHALANX_WARNING("http: accept: " << error.message());
+    if (!std::exchange(accept_fails, true)) {
+      PHALANX_WARNING("http: accept: " << error.message()
+                                       << "; new connections wait (ulimit -n, max_connections)");
+    }
     accept_pause.expires_after(std::chrono::milliseconds(100));
     accept_pause.async_wait([this](const boost::system::error_code& cancelled) {
       if (!cancelled) accept();
     });
     return;
   }
+  accept_fails = false;
   auto connection = std::make_shared<HttpConnection>(std::move(socket), host);
   int64_t num_open = 0;
   {
