@@ -8,6 +8,7 @@
 
 #include <google/protobuf/descriptor.h>
 
+#include "launcher/config_range.h"
 #include "runtime/base/check.h"
 
 namespace phalanx::launcher {
@@ -94,12 +95,6 @@ int64_t value_of(const config::Server& config, const NumberSetting& setting) {
              : config.GetReflection()->GetInt64(config, &field);
 }
 
-Status check_number(const std::string& field, int64_t value, int64_t lowest, int64_t highest) {
-  if (value >= lowest && value <= highest) return {};
-  return invalid_argument("server." + field + " = " + std::to_string(value) + ": allowed " +
-                          std::to_string(lowest) + ".." + std::to_string(highest));
-}
-
 }  // namespace
 
 void fill_server_defaults(config::Server& config) {
@@ -123,11 +118,12 @@ void fill_server_defaults(config::Server& config) {
 
 Status check_server(const config::Server& config) {
   for (const NumberSetting& setting : kNumbers) {
-    PHALANX_RETURN_IF_ERROR(
-        check_number(setting.field, value_of(config, setting), setting.lowest, setting.highest));
+    PHALANX_RETURN_IF_ERROR(check_range(std::string("server.") + setting.field,
+                                        value_of(config, setting), setting.lowest,
+                                        setting.highest));
   }
   PHALANX_RETURN_IF_ERROR(
-      check_number("drain_seconds", config.drain_seconds(), 0, kMaxDrainSeconds));
+      check_range("server.drain_seconds", config.drain_seconds(), 0, kMaxDrainSeconds));
   if (config.max_all_bodies_bytes() < config.max_body_bytes()) {
     return invalid_argument(
         "server.max_all_bodies_bytes = " + std::to_string(config.max_all_bodies_bytes()) +

@@ -11,6 +11,7 @@
 #include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
+#include "launcher/config_range.h"
 #include "launcher/server_config.h"
 
 namespace phalanx::launcher {
@@ -131,14 +132,6 @@ Result<std::string> override_text(const std::string& setting) {
   return head + quoted + "\"" + tail;
 }
 
-template <typename Value>
-Status check_range(const char* field, Value value, Value low, Value high) {
-  if (value >= low && value <= high) return {};
-  std::ostringstream text;
-  text << field << " = " << value << ": allowed " << low << ".." << high;
-  return invalid_argument(text.str());
-}
-
 void fill_defaults(config::WorkerConfig& config) {
   auto& parallel = *config.mutable_parallel();
   if (!parallel.has_tp_size()) parallel.set_tp_size(1);
@@ -185,8 +178,7 @@ Status check_ranges(const config::WorkerConfig& config) {
   if (scheduling.max_context_tokens() == 1) {
     return invalid_argument(
         "scheduling.max_context_tokens = 1: allowed 0 (the model's) or at least 2, one of the "
-        "prompt "
-        "and one of the answer");
+        "prompt and one of the answer");
   }
   for (const Status& status : {
            check_range("parallel.tp_size", config.parallel().tp_size(), 1, 1024),

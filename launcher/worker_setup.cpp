@@ -129,8 +129,7 @@ int64_t address_space_bytes() {
 /// rank's.
 Status check_memory(const StagePlan& plan, int64_t num_blocks, int64_t bytes_per_block,
                     int64_t available_bytes) {
-  const int64_t other_bytes = plan.weight_bytes + plan.arena_bytes + plan.conversion_bytes +
-                              plan.logits_bytes + plan.rope_bytes;
+  const int64_t other_bytes = plan.weight_bytes + plan.activation_bytes();
   const int64_t free_bytes = std::max<int64_t>(available_bytes - other_bytes, 0);
   if (num_blocks <= free_bytes / std::max<int64_t>(bytes_per_block, 1)) return {};
   return resource_exhausted(

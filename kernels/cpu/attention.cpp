@@ -231,27 +231,13 @@ void Attention::cut_long_tiles() {
   }
 }
 
-/// The keys where a tile begins: its walk fetches what follows, but nobody fetches these. They come
-/// while the unit before is walked.
-void Attention::prefetch_first_keys(const AttentionTile& tile) const {
-  const int64_t block = tile.first_partition * kAttentionPartitionBlocks;
-  if (tile.sliding_window > 0) return;  // blocks before the window may have been freed
-  const std::byte* keys = tile.blocks + tile.block_table[block] * tile.block_stride;
-  for (int64_t offset = 0; offset < tile.layout->values_offset; offset += 64) {
-    __builtin_prefetch(keys + offset, 0, 2);
-  }
-}
-
 /// Threads draw from `tiles` in turn.
 template <typename Work>
 void Attention::share(const std::vector<AttentionTile>& tiles, Work&& work) {
   const auto count = static_cast<int64_t>(tiles.size());
   next_unit_.store(0, std::memory_order_relaxed);
   team_.run([&](int) {
-    while (true) {
-      const int64_t i = next_unit_.fetch_add(1, std::memory_order_relaxed);
-      if (i >= count) return;
-      if (i + 1 < count) prefetch_first_keys(tiles[static_cast<size_t>(i + 1)]);
+    for (int64_t i; (i = next_unit_.fetch_add(1, std::memory_order_relaxed)) < count;) {
       work(tiles[static_cast<size_t>(i)]);
     }
   });

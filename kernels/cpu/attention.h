@@ -51,7 +51,6 @@ class Attention {
   struct Step;
   void list_tiles(const Step& step);
   void cut_long_tiles();
-  void prefetch_first_keys(const AttentionTile& tile) const;
   template <typename Work>
   void share(const std::vector<AttentionTile>& tiles, Work&& work);
   void index_heads(const KvLayerView& kv, const AttentionParams& params);

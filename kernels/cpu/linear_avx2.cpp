@@ -216,14 +216,6 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
-}  // namespace
-}  // namespace phalanx::kernels::cpu
-
-#include "kernels/cpu/linear_four_rows.h"
-
-namespace phalanx::kernels::cpu {
-namespace {
-
 /// Round to nearest even by integer arithmetic; NaN stays NaN. 32-bit results, high half zero.
 inline __m256i round_to_bf16(__m256i bits) {
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -305,15 +297,13 @@ void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_o
   *sum_out = sum_of_lanes(sums);
 }
 
-constexpr LinearTier kTier = {multiply_f32,
-                              multiply_bf16,
-                              multiply_quantized<false>,
-                              multiply_quantized<true>,
-                              convert_bf16,
-                              convert_groups<convert_group>};
-
 }  // namespace
+}  // namespace phalanx::kernels::cpu
 
-const LinearTier* avx2_linear_tier() { return &kTier; }
+#include "kernels/cpu/linear_four_rows.h"
+
+namespace phalanx::kernels::cpu {
+
+const LinearTier* avx2_linear_tier() { return &kFourRowTier; }
 
 }  // namespace phalanx::kernels::cpu

@@ -1,6 +1,6 @@
-// The products of a tier with micro-kernels of 1 to 4 rows that fetch ahead in one way only.
-// Included by linear_portable.cpp and linear_avx2.cpp after their lane_f32, lane_bf16 and
-// lane_quantized (hence the anonymous namespace).
+// The table of a tier with micro-kernels of 1 to 4 rows that fetch ahead in one way only. Included
+// by linear_portable.cpp and linear_avx2.cpp after their lane_f32, lane_bf16, lane_quantized,
+// convert_bf16 and convert_group (hence the anonymous namespace).
 #pragma once
 
 #include "kernels/cpu/linear_loops.h"
@@ -29,6 +29,13 @@ void multiply_quantized(const LinearTask& task) {
       any_fetch(lane_quantized<3, kW4>), any_fetch(lane_quantized<4, kW4>)};
   multiply_panels(task, kKernels);
 }
+
+constexpr LinearTier kFourRowTier = {multiply_f32,
+                                     multiply_bf16,
+                                     multiply_quantized<false>,
+                                     multiply_quantized<true>,
+                                     convert_bf16,
+                                     convert_groups<convert_group>};
 
 }  // namespace
 }  // namespace phalanx::kernels::cpu

@@ -94,14 +94,6 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
-}  // namespace
-}  // namespace phalanx::kernels::cpu
-
-#include "kernels/cpu/linear_four_rows.h"
-
-namespace phalanx::kernels::cpu {
-namespace {
-
 void convert_bf16(const ConvertTask& task) {
   for (int64_t r = task.row_begin; r < task.row_end; ++r) {
     const float* x = task.x + r * task.x_stride;
@@ -141,15 +133,13 @@ void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_o
   *sum_out = sum;
 }
 
-constexpr LinearTier kTier = {multiply_f32,
-                              multiply_bf16,
-                              multiply_quantized<false>,
-                              multiply_quantized<true>,
-                              convert_bf16,
-                              convert_groups<convert_group>};
-
 }  // namespace
+}  // namespace phalanx::kernels::cpu
 
-const LinearTier* portable_linear_tier() { return &kTier; }
+#include "kernels/cpu/linear_four_rows.h"
+
+namespace phalanx::kernels::cpu {
+
+const LinearTier* portable_linear_tier() { return &kFourRowTier; }
 
 }  // namespace phalanx::kernels::cpu

@@ -39,8 +39,7 @@ std::vector<RankLedger> make_memory_ledger(const engine::EngineManifest& manifes
     entry.weight_bytes = plan.weight_bytes;
     entry.kv_bytes_per_block = kv.bytes_per_block();
     entry.kv_bytes = kv.bytes();
-    entry.activation_bytes =
-        plan.arena_bytes + plan.conversion_bytes + plan.rope_bytes + plan.logits_bytes;
+    entry.activation_bytes = plan.activation_bytes();
     for (const engine::Op& op : plan.ops) {
       if (op.kind() != engine::EMBEDDING) continue;
       for (const engine::Weight& weight : manifest.weights()) {

@@ -71,6 +71,10 @@ struct StagePlan {
   int64_t conversion_bytes = 0;  ///< the input of the current linear, in its form
   int64_t logits_bytes = 0;      ///< gathered logits, on the sampler rank when tp_size > 1
   int64_t rope_bytes = 0;
+
+  int64_t activation_bytes() const {
+    return arena_bytes + conversion_bytes + logits_bytes + rope_bytes;
+  }
 };
 
 StagePlan make_stage_plan(const engine::EngineManifest& manifest,

@@ -13,8 +13,8 @@
 #include <gtest/gtest.h>
 
 #include "runtime/base/check.h"
-#include "tests/support/mpi_test_main.h"
 #include "tests/parallel/tree_model.h"
+#include "tests/support/mpi_test_main.h"
 
 namespace phalanx::parallel {
 namespace {
