@@ -25,7 +25,8 @@ struct CpuBackendOptions {
   IsaTier isa_tier = best_isa_tier();  ///< at most best_isa_tier()
   bool spin = true;                    ///< false when ranks x threads exceed the cores: then
                                        ///< waiting threads sleep at once instead of spinning
-  bool pin_threads = false;            ///< bind thread i to the i-th allowed core
+  bool pin_threads = false;            ///< bind thread i to an allowed core of its own
+  int first_core = 0;                  ///< thread i's: the (first_core + i)-th, round and round
 };
 
 /// Errors: InternalError when a tier is asked for that the processor lacks, or num_threads < 1.

@@ -40,7 +40,10 @@ std::string explain(const std::exception& error) {
 }
 
 WorkerJob::WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits)
-    : session_(session), setup_(std::move(setup)), digest_logits_(digest_logits) {
+    : session_(session),
+      setup_(std::move(setup)),
+      digest_logits_(digest_logits),
+      start_affinity_(affinity()) {
   monitor_ =
       std::make_unique<parallel::JobMonitor>(session_, monitor_options(setup_.config.failure()));
   try {
@@ -96,6 +99,8 @@ void WorkerJob::build_groups() {
     pipeline_group_ = session_.make_communicator(ranks, options, monitor_->abort_flag());
   }
   parallel::StepChannelOptions channel_options;
+  channel_options.capacity_bytes =
+      std::max(channel_options.capacity_bytes, 2 * max_plan_bytes(setup_.scheduler));
   channel_options.spin = setup_.spin;
   channel_ = topology.world_size > 1
                  ? parallel::make_step_channel(session_, channel_options, monitor_->abort_flag())
@@ -127,6 +132,8 @@ void WorkerJob::run(const std::function<void()>& on_ready) {
   session_.all_reduce_min(0);
   monitor_->mark_ready();
   if (leader_) {
+    // Threads of the leader and the server go where they like, not to the executor's core.
+    const AffinityScope unpinned(start_affinity_);
     leader_thread_ = std::thread([this] {
       try {
         leader_->run();

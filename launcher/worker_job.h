@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "launcher/host_resources.h"
 #include "launcher/worker_setup.h"
 #include "parallel/job_monitor.h"
 #include "parallel/mpi_session.h"
@@ -54,6 +55,7 @@ class WorkerJob {
   parallel::MpiSession& session_;
   WorkerSetup setup_;
   bool digest_logits_;
+  const cpu_set_t start_affinity_;  // before kernels bind this thread
   std::unique_ptr<parallel::JobMonitor> monitor_;
   std::unique_ptr<parallel::Communicator> tensor_group_;
   std::unique_ptr<parallel::Communicator> pipeline_group_;

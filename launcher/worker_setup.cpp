@@ -6,11 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <sstream>
-#include <thread>
 
+#include "launcher/host_resources.h"
 #include "launcher/worker_config.h"
 #include "runtime/base/check.h"
 #include "runtime/executor/memory_ledger.h"
@@ -29,32 +30,11 @@ kernels::KvFormat kv_format(const config::WorkerConfig& config) {
   }
 }
 
-int allowed_cores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return std::max(CPU_COUNT(&set), 1);
-}
-
-/// mpirun may have bound this rank to fewer cores than it has threads; then they would share one.
-void widen_affinity(int num_threads) {
-  if (allowed_cores() >= num_threads) return;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const unsigned cores = std::min<unsigned>(std::thread::hardware_concurrency(), CPU_SETSIZE);
-  for (unsigned core = 0; core < cores; ++core) CPU_SET(core, &set);
-  sched_setaffinity(0, sizeof(set), &set);
-}
-
-int64_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream words(line);
-    std::string name;
-    int64_t kib = 0;
-    if (words >> name >> kib && name == "MemAvailable:") return kib * 1024;
-  }
-  return int64_t{1} << 30;
+/// mpirun binds ranks to a core each unless told otherwise; a binding that was asked for shows in
+/// its environment as a policy.
+bool is_bound_by_default() {
+  return std::getenv("OMPI_MCA_orte_bound_at_launch") != nullptr &&
+         std::getenv("OMPI_MCA_hwloc_base_binding_policy") == nullptr;
 }
 
 StepLimits step_limits(const config::WorkerConfig& config, const engine::ModelConfig& model) {
@@ -89,9 +69,11 @@ int64_t blocks_for(int64_t tokens) {
   return (tokens + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
 }
 
-/// Blocks the configuration asks for, or that memory gives: `host_bytes` for each rank's cache.
+/// Blocks the configuration asks for, or that memory gives: its fraction of what is available to
+/// this rank, and no more than weights and activations leave.
 Result<int64_t> choose_num_blocks(const config::WorkerConfig& config, const StepLimits& limits,
-                                  int64_t bytes_per_block, int64_t host_bytes) {
+                                  int64_t bytes_per_block, int64_t available_bytes,
+                                  int64_t other_bytes) {
   const int64_t context_blocks = blocks_for(limits.max_positions);
   if (const int64_t tokens = config.kv_cache().capacity_tokens(); tokens > 0) {
     const int64_t blocks = blocks_for(tokens);
@@ -102,11 +84,17 @@ Result<int64_t> choose_num_blocks(const config::WorkerConfig& config, const Step
     }
     return blocks;
   }
-  const int64_t fitting = host_bytes / std::max<int64_t>(bytes_per_block, 1);
+  const double share = static_cast<double>(available_bytes) * config.kv_cache().memory_fraction();
+  const int64_t kv_bytes = std::clamp<int64_t>(static_cast<int64_t>(share), 0,
+                                               std::max<int64_t>(available_bytes - other_bytes, 0));
+  const int64_t fitting = kv_bytes / std::max<int64_t>(bytes_per_block, 1);
   if (fitting < context_blocks) {
     return resource_exhausted(
         "kv_cache.memory_fraction = " + std::to_string(config.kv_cache().memory_fraction()) +
-        " of the available memory holds " + std::to_string(fitting * kernels::kBlockTokens) +
+        " of the " + format_bytes(available_bytes) +
+        " available to this rank (weights and "
+        "activations take " +
+        format_bytes(other_bytes) + ") holds " + std::to_string(fitting * kernels::kBlockTokens) +
         " tokens, fewer than one context of " + std::to_string(limits.max_positions) +
         "; lower scheduling.max_context_tokens or free memory");
   }
@@ -126,10 +114,9 @@ int64_t address_space_bytes() {
 }
 
 /// Refuses a plan that cannot fit before anything of it is allocated. `available_bytes`: this
-/// rank's.
-Status check_memory(const StagePlan& plan, int64_t num_blocks, int64_t bytes_per_block,
-                    int64_t available_bytes) {
-  const int64_t other_bytes = plan.weight_bytes + plan.activation_bytes();
+/// rank's; `other_bytes`: its weights and activations.
+Status check_memory(int64_t num_blocks, int64_t bytes_per_block, int64_t available_bytes,
+                    int64_t other_bytes) {
   const int64_t free_bytes = std::max<int64_t>(available_bytes - other_bytes, 0);
   if (num_blocks <= free_bytes / std::max<int64_t>(bytes_per_block, 1)) return {};
   return resource_exhausted(
@@ -169,11 +156,19 @@ Result<kernels::CpuBackendOptions> choose_cpu(parallel::MpiSession& session,
     }
     cpu.isa_tier = *asked;
   }
-  const int host_cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  cpu.num_threads = config.cpu().num_threads() > 0 ? config.cpu().num_threads()
-                                                   : std::max(1, host_cores / session.local_size());
-  widen_affinity(cpu.num_threads);
-  cpu.spin = cpu.num_threads * session.local_size() <= host_cores;
+  CoreFacts facts;
+  const cpu_set_t cpuset = cpuset_cores();
+  const cpu_set_t bound = affinity();
+  facts.cpuset_cores = std::max(1, std::min(CPU_COUNT(&cpuset), cpu_quota_cores()));
+  facts.bound_cores = std::max(1, CPU_COUNT(&bound));
+  facts.bound_by_mpirun = is_bound_by_default();
+  facts.local_size = session.local_size();
+  facts.local_rank = session.local_rank();
+  const CoreChoice choice = choose_cores(facts, config.cpu().num_threads());
+  if (choice.widens) sched_setaffinity(0, sizeof(cpuset), &cpuset);
+  cpu.num_threads = choice.num_threads;
+  cpu.spin = choice.spins;
+  cpu.first_core = choice.first_core;
   cpu.pin_threads = config.cpu().pin_threads();
   return cpu;
 }
@@ -269,14 +264,14 @@ Result<WorkerSetup> make_setup(parallel::MpiSession& session, const config::Work
                         plan.num_kv_heads, manifest.model().head_dim(), 0};
   const int64_t available_bytes =
       std::min(available_memory_bytes() / session.local_size(), address_space_bytes());
-  const auto host_bytes = static_cast<int64_t>(static_cast<double>(available_bytes) *
-                                               config.kv_cache().memory_fraction());
-  const auto blocks =
-      choose_num_blocks(config, setup.executor.limits, kv.bytes_per_block(), host_bytes);
+  const int64_t other_bytes = plan.weight_bytes + plan.activation_bytes();
+  const auto blocks = choose_num_blocks(config, setup.executor.limits, kv.bytes_per_block(),
+                                        available_bytes, other_bytes);
   PHALANX_RETURN_IF_ERROR(agree(session, blocks.ok() ? Status() : Status(blocks.error())));
   setup.executor.num_kv_blocks = session.all_reduce_min(*blocks);
-  PHALANX_RETURN_IF_ERROR(agree(session, check_memory(plan, setup.executor.num_kv_blocks,
-                                                      kv.bytes_per_block(), available_bytes)));
+  PHALANX_RETURN_IF_ERROR(
+      agree(session, check_memory(setup.executor.num_kv_blocks, kv.bytes_per_block(),
+                                  available_bytes, other_bytes)));
   setup.scheduler = scheduler_config(setup);
   return setup;
 }
@@ -291,14 +286,15 @@ Result<std::string> describe_plan(const config::WorkerConfig& config) {
   const StepLimits limits = step_limits(config, manifest.model());
   auto ledger = make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), 1);
   int64_t bytes_per_block = 0;
+  int64_t other_bytes = 0;
   for (const RankLedger& rank : ledger) {
     bytes_per_block = std::max(bytes_per_block, rank.kv_bytes_per_block);
+    other_bytes = std::max(other_bytes, rank.weight_bytes + rank.activation_bytes);
   }
-  const auto host_bytes = static_cast<int64_t>(static_cast<double>(available_memory_bytes()) *
-                                               config.kv_cache().memory_fraction() /
-                                               static_cast<double>(ledger.size()));
-  PHALANX_ASSIGN_OR_RETURN(const int64_t blocks,
-                           choose_num_blocks(config, limits, bytes_per_block, host_bytes));
+  const int64_t available_bytes =
+      available_memory_bytes() / static_cast<int64_t>(ledger.size());  // as if all shared this host
+  PHALANX_ASSIGN_OR_RETURN(const int64_t blocks, choose_num_blocks(config, limits, bytes_per_block,
+                                                                   available_bytes, other_bytes));
   ledger = make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), blocks);
   std::ostringstream text;
   text << manifest.model().name() << ", tp_size " << tp_size << ", pp_size " << pp_size << ", "

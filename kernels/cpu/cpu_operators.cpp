@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "kernels/cpu/huge_memory.h"
 #include "kernels/cpu/linear.h"
@@ -37,7 +38,8 @@ CpuBackendOptions checked(const CpuBackendOptions& options) {
 
 CpuOperators::CpuOperators(const CpuBackendOptions& options)
     : options_(checked(options)),
-      team_(options.num_threads, options.spin, options.pin_threads),
+      team_(options.num_threads, options.spin,
+            options.pin_threads ? std::optional<int>(options.first_core) : std::nullopt),
       rows_(row_kernels(options.isa_tier)),
       attention_(options.isa_tier, team_) {}
 

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "runtime/base/check.h"
+#include "runtime/base/log.h"
 
 namespace phalanx::kernels::cpu {
 namespace {
@@ -81,14 +83,16 @@ class SignalsBlocked {
   sigset_t saved_;
 };
 
+/// A core may have left the cpuset since it was listed: then the thread runs unbound.
 void bind_this_thread(int core) {
   cpu_set_t one;
   CPU_ZERO(&one);
   CPU_SET(core, &one);
-  if (sched_setaffinity(0, sizeof(one), &one) != 0) {
-    throw DeviceError("sched_setaffinity to core " + std::to_string(core) + ": " +
-                      std::strerror(errno));
-  }
+  if (sched_setaffinity(0, sizeof(one), &one) == 0) return;
+  static std::atomic<bool> is_said{false};
+  if (is_said.exchange(true)) return;
+  PHALANX_WARNING("kernel threads run unbound: sched_setaffinity to core " << core << ": "
+                                                                           << std::strerror(errno));
 }
 
 }  // namespace
@@ -167,7 +171,7 @@ struct ThreadTeam::State {
   }
 };
 
-ThreadTeam::ThreadTeam(int num_threads, bool spin, bool pin_threads)
+ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core)
     : state_(std::make_unique<State>()) {
   PHALANX_CHECK_GE(num_threads, 1, "a thread team needs at least the calling thread");
   State& state = *state_;
@@ -175,13 +179,16 @@ ThreadTeam::ThreadTeam(int num_threads, bool spin, bool pin_threads)
   state.spin = spin;
 
   std::vector<int> cores;
-  if (pin_threads) {
+  if (first_core) {
+    PHALANX_CHECK_GE(*first_core, 0, "the first core of a thread team");
     if (sched_getaffinity(0, sizeof(state.caller_mask), &state.caller_mask) != 0) {
       throw DeviceError(std::string("sched_getaffinity: ") + std::strerror(errno));
     }
     for (int core = 0; core < CPU_SETSIZE; ++core) {
       if (CPU_ISSET(core, &state.caller_mask)) cores.push_back(core);
     }
+    std::rotate(cores.begin(), cores.begin() + *first_core % static_cast<int>(cores.size()),
+                cores.end());
   }
 
   {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -14,7 +15,10 @@ namespace phalanx::kernels::cpu {
 class ThreadTeam {
  public:
   /// spin: false makes waiting threads sleep at once (ranks x threads exceed the cores).
-  ThreadTeam(int num_threads, bool spin, bool pin_threads);
+  /// first_core: thread i is bound to the (first_core + i)-th core that the caller may use, round
+  /// and round; nullopt binds none. A core that the kernel refuses is warned of once. The caller is
+  /// thread 0: what it starts meanwhile inherits its binding.
+  ThreadTeam(int num_threads, bool spin, std::optional<int> first_core = std::nullopt);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;

@@ -32,6 +32,7 @@ struct StepInFlight {
 struct Draft {
   StepPlan plan;
   int64_t budget = 0;                // rows left
+  int64_t num_start_ids = 0;         // in the starts so far
   std::vector<Sequence*> sequences;  // of plan.sequences
 };
 
@@ -48,9 +49,35 @@ void check_config(const SchedulerConfig& config) {
   PHALANX_CHECK_GT(config.pp_size, 0, "pp_size");
   PHALANX_CHECK_GT(config.ageing_steps, 0, "ageing_steps");
   PHALANX_CHECK_LE(config.ageing_steps, kMaxAgeing, "ageing_steps");
+  PHALANX_CHECK_GE(config.max_start_ids, 0, "max_start_ids");
+}
+
+int64_t blocks_for(int64_t num_tokens, int64_t block_tokens) {
+  return (num_tokens + block_tokens - 1) / block_tokens;
+}
+
+/// Ids in a start besides the first chunk's tokens, which the step's budget bounds.
+int64_t num_start_ids(const SamplingParams& sampling, int64_t num_tokens, int64_t block_tokens) {
+  return blocks_for(num_tokens, block_tokens) + (sampling.has_penalties() ? num_tokens : 0);
 }
 
 }  // namespace
+
+size_t max_plan_bytes(const SchedulerConfig& config) {
+  // Protobuf's varints: seven bits a byte. Tags, lengths and single values of a plan, and of each
+  // sequence with its sampling, stay below the constants.
+  constexpr int64_t kIdBytes = 5;
+  constexpr int64_t kPlanBytes = 64;
+  constexpr int64_t kSequenceBytes = 192;
+  SamplingParams penalized;
+  penalized.presence_penalty = 1;
+  const int64_t one_start =
+      num_start_ids(penalized, config.max_context_tokens, config.block_tokens);
+  const int64_t num_ids = config.max_step_tokens + std::max(config.max_start_ids, one_start);
+  // Of each slot a decode and its new block, and a release.
+  return static_cast<size_t>(kPlanBytes + config.max_sequences * (kSequenceBytes + 2 * kIdBytes) +
+                             num_ids * kIdBytes);
+}
 
 struct Scheduler::State {
   explicit State(const SchedulerConfig& c)
@@ -279,12 +306,21 @@ struct Scheduler::State {
     return static_cast<int64_t>(running[micro_batch].size()) >= share;
   }
 
+  // Counts the sequence's ids when they fit.
+  bool start_fits(Draft* draft, const Sequence& sequence) const {
+    const int64_t ids = num_start_ids(sequence.sampling, sequence.num_known(), config.block_tokens);
+    if (draft->num_start_ids > 0 && draft->num_start_ids + ids > config.max_start_ids) return false;
+    draft->num_start_ids += ids;
+    return true;
+  }
+
   void plan_admissions(Draft* draft, size_t micro_batch) {
     while (draft->budget > 0 && !free_slots.empty() && !micro_batch_is_full(micro_batch)) {
       Sequence* sequence = queue.best(next_step);
       if (sequence == nullptr) return;
       switch (decide_admission(pool, num_running, reserved_blocks, next_step, sequence, &match)) {
         case Admission::kNow:
+          if (!start_fits(draft, *sequence)) return;
           start_running(sequence, static_cast<uint32_t>(micro_batch), match);
           append_chunk(draft, sequence);
           break;

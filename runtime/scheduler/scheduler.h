@@ -3,6 +3,7 @@
 // the simulator.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -33,7 +34,13 @@ struct SchedulerConfig {
   bool prefix_cache = true;
   SchedulingPolicy policy = SchedulingPolicy::kMaxUtilization;
   int64_t ageing_steps = 256;  ///< a waiting request gains one priority level per this many steps
+  /// Token and block ids that the starts of one plan may carry (block tables, histories for
+  /// penalties); one start has as many as it needs. Bounds the messages to the ranks.
+  int64_t max_start_ids = int64_t{1} << 18;
 };
+
+/// No plan of a scheduler with this configuration is longer in its wire form.
+size_t max_plan_bytes(const SchedulerConfig& config);
 
 struct SchedulerStats {
   int64_t num_waiting = 0;

@@ -12,9 +12,9 @@
 
 namespace phalanx {
 
-/// Receives one request's updates, in order, on the leader's thread: must return at once (post to
-/// an io_context). The last update has finished = true. After cancel() returns none may follow but
-/// those already under way.
+/// Receives one request's updates, in order and one at a time, on the leader's thread (when the job
+/// fails, on the one that saw it): must return at once (post to an io_context). The last update has
+/// finished = true. After cancel() returns none may follow but those already under way.
 class UpdateSink {
  public:
   virtual ~UpdateSink() = default;

@@ -116,7 +116,7 @@ void Leader::run() {
       end_all("the server is shutting down and the request did not finish in time");
       break;
     }
-    if (state() == ServiceState::kDraining && !scheduler_.has_work()) break;
+    if (is_drained()) break;
     if (state() == ServiceState::kFailed) return;
   }
   publish(scheduler_.make_stop_plan());
@@ -164,6 +164,7 @@ void Leader::publish(const StepPlan& plan) {
 }
 
 void Leader::dispatch(const RequestUpdate& update) {
+  const std::lock_guard in_order(dispatch_mutex_);
   std::shared_ptr<UpdateSink> sink;
   {
     const std::lock_guard lock(mutex_);
@@ -191,6 +192,11 @@ void Leader::end_all(const std::string& reason) {
     for (const auto& [id, sink] : sinks_) open.push_back(id);
   }
   for (const RequestId id : open) end_with_error(id, reason);
+}
+
+bool Leader::is_drained() {
+  const std::lock_guard lock(mutex_);  // under it a request came in before the drain, or not at all
+  return state() == ServiceState::kDraining && !scheduler_.has_work() && inbox_.requests.empty();
 }
 
 bool Leader::deadline_passed() {

@@ -68,6 +68,7 @@ class Leader : public GenerationService {
   void publish(const StepPlan& plan);
   void publish_ready_plans();
   void update_stats(int64_t num_admitted);
+  bool is_drained();
   bool deadline_passed();
 
   const SchedulerConfig config_;
@@ -77,7 +78,8 @@ class Leader : public GenerationService {
   std::function<void(const StepPlan&)> plan_observer_;
 
   std::atomic<ServiceState> state_{ServiceState::kLoading};
-  std::mutex mutex_;  // guards what follows
+  std::mutex dispatch_mutex_;  // one update at a time; taken before mutex_
+  std::mutex mutex_;           // guards what follows
   std::condition_variable wake_;
   Inbox inbox_;
   uint64_t next_id_ = 1;

@@ -156,7 +156,7 @@ int run(int num_threads, IsaTier tier) {
   std::printf("%s, timed by %s; per layer\n", operators->description().c_str(),
               use_thread_time ? "CPU time" : "the wall clock");
   {
-    cpu::ThreadTeam team(num_threads, true, false);
+    cpu::ThreadTeam team(num_threads, true);
     const double fork = median_seconds(50, [&] {
       for (int i = 0; i < 100; ++i) team.run([](int) {});
     });

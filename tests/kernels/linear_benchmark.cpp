@@ -207,7 +207,7 @@ int run(int argc, char** argv) {
   const std::string_view model = argc > 3 ? argv[3] : "";
   const std::string_view only = argc > 4 ? argv[4] : "";
   use_thread_time = num_threads == 1;
-  cpu::ThreadTeam team(num_threads, true, false);
+  cpu::ThreadTeam team(num_threads, true);
   ReadBandwidth bandwidth(team);
   const Bench bench{team, tier, bandwidth};
   std::printf("tier %s, %d threads; best of 7 by %s, limits measured in turn (medians)\n",

@@ -96,7 +96,7 @@ void expect_tiers_match_oracle(const Case& c) {
   const auto x = random_floats(static_cast<size_t>(c.num_rows * c.shape.num_cols), 3);
   const OwnedActivation rows = converted(spec, x, c.num_rows);
   const auto expected = bits_of(oracle(spec, rows.view, c.num_rows));
-  cpu::ThreadTeam team(1, false, false);
+  cpu::ThreadTeam team(1, false);
   for (IsaTier tier : available_tiers())
     ASSERT_EQ(bits_of(product(spec, rows.view, c.num_rows, tier, team)), expected)
         << name_of(c, tier);
@@ -185,7 +185,7 @@ TEST(LinearTest, ExtremeCodesDoNotSaturate) {
       const OwnedActivation rows = converted(spec, x, 2);
       ASSERT_EQ(static_cast<int8_t>(rows.view.codes[0]), sign > 0 ? 127 : -127);
       const float expected = sign * 127.0F * kCols * (format == WeightFormat::kW8 ? 255.0F : 15.0F);
-      cpu::ThreadTeam team(1, false, false);
+      cpu::ThreadTeam team(1, false);
       for (IsaTier tier : available_tiers()) {
         const auto y = product(spec, rows.view, 2, tier, team);
         ASSERT_EQ(y[0], expected) << isa_tier_name(tier);
@@ -214,7 +214,7 @@ TEST(LinearTest, Bf16FlushesDenormalsAlikeInAllTiers) {
     const MatrixSpec spec = stored.spec(num_lanes);
     const OwnedActivation rows = converted(spec, x, kRowCount);
     const auto expected = bits_of(oracle(spec, rows.view, kRowCount));
-    cpu::ThreadTeam team(1, false, false);
+    cpu::ThreadTeam team(1, false);
     for (IsaTier tier : available_tiers())
       ASSERT_EQ(bits_of(product(spec, rows.view, kRowCount, tier, team)), expected)
           << isa_tier_name(tier) << " lanes " << num_lanes;
@@ -231,7 +231,7 @@ TEST(LinearTest, LaneTreeKeepsDenormals) {
   const std::vector<float> x = {FLT_MIN, FLT_MIN};
   const MatrixSpec spec = stored.spec(2);
   const OwnedActivation rows = converted(spec, x, 1);
-  cpu::ThreadTeam team(1, false, false);
+  cpu::ThreadTeam team(1, false);
   for (IsaTier tier : available_tiers())
     EXPECT_EQ(product(spec, rows.view, 1, tier, team)[0], FLT_MIN / 2) << isa_tier_name(tier);
 }
@@ -249,7 +249,7 @@ TEST(LinearTest, StackedSourcesAreRowsOfOneMatrix) {
     const auto x = random_floats(5 * 128, 4);
     const OwnedActivation rows = converted(spec, x, 5);
     const auto expected = bits_of(oracle(spec, rows.view, 5));
-    cpu::ThreadTeam team(2, false, false);
+    cpu::ThreadTeam team(2, false);
     for (IsaTier tier : available_tiers())
       ASSERT_EQ(bits_of(product(spec, rows.view, 5, tier, team)), expected)
           << weight_format_name(format) << " " << isa_tier_name(tier);
@@ -263,7 +263,7 @@ TEST(LinearTest, ARowsBitsAreItsOwn) {
     const StoredMatrix stored({format, kOutputs, kCols, is_quantized(format) ? 64 : 0}, 5);
     const MatrixSpec spec = stored.spec(4);
     const auto x = random_floats(kRowCount * kCols, 6);
-    cpu::ThreadTeam team(2, false, false);
+    cpu::ThreadTeam team(2, false);
     for (IsaTier tier : available_tiers()) {
       const OwnedActivation all = converted(spec, x, kRowCount);
       const auto together = bits_of(product(spec, all.view, kRowCount, tier, team));
@@ -291,10 +291,10 @@ TEST(LinearTest, ThreadsDoNotChangeBits) {
         const auto x = random_floats(static_cast<size_t>(num_rows * 512), 6);
         const OwnedActivation rows = converted(spec, x, num_rows);
         for (IsaTier tier : available_tiers()) {
-          cpu::ThreadTeam one(1, false, false);
+          cpu::ThreadTeam one(1, false);
           const auto expected = bits_of(product(spec, rows.view, num_rows, tier, one));
           for (int num_threads : {2, 3, 4}) {
-            cpu::ThreadTeam team(num_threads, false, false);
+            cpu::ThreadTeam team(num_threads, false);
             ASSERT_EQ(bits_of(product(spec, rows.view, num_rows, tier, team)), expected)
                 << weight_format_name(format) << " " << isa_tier_name(tier) << " threads "
                 << num_threads << " N " << num_outputs << " R " << num_rows;
@@ -311,7 +311,7 @@ TEST(LinearTest, ColumnSlicesAddUpToTheWholeProduct) {
     const int64_t group_size = is_quantized(format) ? 32 : 0;
     const StoredMatrix stored({format, kOutputs, kCols, group_size, true}, 5);
     const auto x = random_floats(kRowCount * kCols, 6);
-    cpu::ThreadTeam team(1, false, false);
+    cpu::ThreadTeam team(1, false);
     for (IsaTier tier : available_tiers()) {
       const MatrixSpec whole = stored.spec(kLanes);
       const OwnedActivation all = converted(whole, x, kRowCount);
@@ -350,7 +350,7 @@ TEST(LinearTest, RowSlicesAreRowsOfTheWholeProduct) {
     const auto x = random_floats(kRowCount * kCols, 6);
     const MatrixSpec whole = stored.spec(1);
     const OwnedActivation rows = converted(whole, x, kRowCount);
-    cpu::ThreadTeam team(1, false, false);
+    cpu::ThreadTeam team(1, false);
     for (IsaTier tier : available_tiers()) {
       const auto expected = bits_of(product(whole, rows.view, kRowCount, tier, team));
       for (int64_t tp : {2, 4, 8}) {
@@ -379,7 +379,7 @@ TEST(LinearTest, ANanStaysInItsRow) {
     x[64 + 17] = std::numeric_limits<float>::quiet_NaN();
     const MatrixSpec spec = stored.spec(1);
     const OwnedActivation rows = converted(spec, x, 3);
-    cpu::ThreadTeam team(1, false, false);
+    cpu::ThreadTeam team(1, false);
     for (IsaTier tier : available_tiers()) {
       const auto y = product(spec, rows.view, 3, tier, team);
       for (int64_t n = 0; n < 64; ++n) {
@@ -393,7 +393,7 @@ TEST(LinearTest, ANanStaysInItsRow) {
 
 TEST(LinearTest, NoRowsAndNoOutputsAreFine) {
   const StoredMatrix stored({WeightFormat::kW8, 64, 64, 32}, 5);
-  cpu::ThreadTeam team(2, false, false);
+  cpu::ThreadTeam team(2, false);
   const auto matrix = cpu::pack_matrix(stored.spec(), best_isa_tier(), team);
   ActivationView x;
   x.form = ActivationForm::kS8;

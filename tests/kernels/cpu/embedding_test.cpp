@@ -28,7 +28,7 @@ TEST(EmbeddingTest, RowsMatchTheOracle) {
         std::vector<float> expected(ids.size() * kStride, -1.0F);
         std::vector<float> actual = expected;
         reference::embedding(table.source(), ids, {expected.data(), kStride});
-        cpu::ThreadTeam team(2, false, false);
+        cpu::ThreadTeam team(2, false);
         cpu::embedding(table.source(), ids, {actual.data(), kStride}, team);
         ASSERT_EQ(std::memcmp(actual.data(), expected.data(), actual.size() * 4), 0)
             << weight_format_name(format) << " " << dtype_name(scales);
@@ -50,7 +50,7 @@ TEST(EmbeddingTest, DequantizesAsTheContractSays) {
   table.group_size = 8;
   std::vector<float> y(8);
   const std::vector<int32_t> ids = {0};
-  cpu::ThreadTeam team(1, false, false);
+  cpu::ThreadTeam team(1, false);
   cpu::embedding(table, ids, {y.data(), 8}, team);
   EXPECT_EQ(y, (std::vector<float>{3.5F, -4.0F, -4.0F, 0.0F, -4.0F, -4.0F, -4.0F, -4.0F}));
   table.scale_dtype = DType::kI32;

@@ -83,7 +83,7 @@ void expect_packed_as_documented(const MatrixSpec& spec, bool has_zeros, const s
   int64_t num_rows = 0;
   for (const MatrixSource& source : spec.sources) num_rows += source.num_rows;
   for (int num_threads : {1, 3}) {
-    ThreadTeam team(num_threads, false, false);
+    ThreadTeam team(num_threads, false);
     const auto packed = pack_matrix(spec, best_isa_tier(), team);
     EXPECT_EQ(packed->format(), first.format);
     EXPECT_EQ(packed->num_rows(), num_rows);
@@ -123,7 +123,7 @@ TEST(PackMatrixTest, EveryFormatIsPackedAsDocumented) {
 TEST(PackMatrixTest, BigMatricesComeFromHugePages) {
   const StoredMatrix stored({WeightFormat::kW8, 1024, 4096, 128}, 1);
   expect_packed_as_documented(stored.spec(2), false, "4 MiB");
-  ThreadTeam team(1, false, false);
+  ThreadTeam team(1, false);
   const auto packed = pack_matrix(stored.spec(), best_isa_tier(), team);
   EXPECT_EQ(
       reinterpret_cast<uintptr_t>(dynamic_cast<const PanelMatrix&>(*packed).panels()) % (2 << 20),
@@ -145,7 +145,7 @@ TEST(PackMatrixTest, StackedSlicesArePackedAsDocumented) {
 }
 
 TEST(PackMatrixTest, BrokenSpecsAreInternalErrors) {
-  ThreadTeam team(1, false, false);
+  ThreadTeam team(1, false);
   const auto pack = [&team](const MatrixSpec& spec) {
     return pack_matrix(spec, best_isa_tier(), team);
   };

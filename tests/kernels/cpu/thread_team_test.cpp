@@ -40,7 +40,7 @@ class ThreadTeamTest : public ::testing::TestWithParam<TeamCase> {};
 
 TEST_P(ThreadTeamTest, EveryThreadRunsEveryBodyOnce) {
   const auto [num_threads, spin] = GetParam();
-  ThreadTeam team(num_threads, spin, false);
+  ThreadTeam team(num_threads, spin);
   ASSERT_EQ(team.size(), num_threads);
   // Plain ints: TSan reports a missing edge between the fork, the bodies and the join.
   std::vector<int> calls(static_cast<size_t>(num_threads), 0);
@@ -58,7 +58,7 @@ TEST_P(ThreadTeamTest, EveryThreadRunsEveryBodyOnce) {
 
 TEST_P(ThreadTeamTest, WorksAgainAfterItsThreadsFellAsleep) {
   const auto [num_threads, spin] = GetParam();
-  ThreadTeam team(num_threads, spin, false);
+  ThreadTeam team(num_threads, spin);
   std::vector<int> calls(static_cast<size_t>(num_threads), 0);
   // Pauses around the spinning time hit the moment at which threads go to sleep.
   for (int run = 0; run < 200; ++run) {
@@ -73,7 +73,7 @@ TEST_P(ThreadTeamTest, WorksAgainAfterItsThreadsFellAsleep) {
 
 TEST_P(ThreadTeamTest, CallerSleepsThroughALongBody) {
   const auto [num_threads, spin] = GetParam();
-  ThreadTeam team(num_threads, spin, false);
+  ThreadTeam team(num_threads, spin);
   std::atomic<int> finished{0};
   const double before = process_cpu_seconds();
   team.run([&](int index) {
@@ -86,7 +86,7 @@ TEST_P(ThreadTeamTest, CallerSleepsThroughALongBody) {
 
 TEST_P(ThreadTeamTest, AnIdleTeamUsesNoCpu) {
   const auto [num_threads, spin] = GetParam();
-  ThreadTeam team(num_threads, spin, false);
+  ThreadTeam team(num_threads, spin);
   team.run([](int) {});
   std::this_thread::sleep_for(milliseconds(20));
   const double before = process_cpu_seconds();
@@ -96,7 +96,7 @@ TEST_P(ThreadTeamTest, AnIdleTeamUsesNoCpu) {
 
 TEST_P(ThreadTeamTest, SplitCoversEachItemOnceInGranules) {
   const auto [num_threads, spin] = GetParam();
-  ThreadTeam team(num_threads, spin, false);
+  ThreadTeam team(num_threads, spin);
   for (const int64_t granule : {1, 4, 16}) {
     for (const int64_t num_items : {0, 1, 3, 15, 16, 17, 31, 64, 100, 257}) {
       std::vector<std::atomic<int>> touched(static_cast<size_t>(num_items));
@@ -127,15 +127,16 @@ TEST(ThreadTeamPinning, ThreadsStayInTheAllowedMaskAndTheCallerGetsItsMaskBack) 
   for (int core = 0; core < CPU_SETSIZE; ++core) {
     if (CPU_ISSET(core, &allowed)) allowed_cores.push_back(core);
   }
-  {
-    ThreadTeam team(3, false, true);
+  for (const int first_core : {0, 1, 7}) {
+    ThreadTeam team(3, false, first_core);
     std::vector<cpu_set_t> masks(3);
     team.run([&](int index) {
       sched_getaffinity(0, sizeof(cpu_set_t), &masks[static_cast<size_t>(index)]);
     });
     for (size_t index = 0; index < masks.size(); ++index) {
+      const size_t place = (static_cast<size_t>(first_core) + index) % allowed_cores.size();
       EXPECT_EQ(CPU_COUNT(&masks[index]), 1);
-      EXPECT_TRUE(CPU_ISSET(allowed_cores[index % allowed_cores.size()], &masks[index]));
+      EXPECT_TRUE(CPU_ISSET(allowed_cores[place], &masks[index])) << first_core << " + " << index;
     }
   }
   cpu_set_t after;
@@ -143,7 +144,7 @@ TEST(ThreadTeamPinning, ThreadsStayInTheAllowedMaskAndTheCallerGetsItsMaskBack) 
   EXPECT_TRUE(CPU_EQUAL(&allowed, &after));
 }
 
-TEST(ThreadTeamErrors, NeedsAThread) { EXPECT_THROW(ThreadTeam(0, true, false), InternalError); }
+TEST(ThreadTeamErrors, NeedsAThread) { EXPECT_THROW(ThreadTeam(0, true), InternalError); }
 
 }  // namespace
 }  // namespace phalanx::kernels::cpu

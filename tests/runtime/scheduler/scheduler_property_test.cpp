@@ -124,6 +124,7 @@ class Simulation {
     for (const RequestUpdate& update : scheduler_.take_failures()) take_failure(update);
     if (!plan) return false;
     EXPECT_EQ(encode_step_plan(*plan), scheduler_.encoded_plan());
+    EXPECT_LE(scheduler_.encoded_plan().size(), max_plan_bytes(config_));
     plans_.push_back(scheduler_.encoded_plan());
     EXPECT_TRUE(config_.pp_size > 1 || !plan->sequences.empty());
     results_.push_back(executor_.execute(scheduler_.encoded_plan()));

@@ -634,5 +634,73 @@ TEST(Scheduler, SenselessConfigsAndResultsAreInternalErrors) {
   }
 }
 
+// --- The size of a plan ------------------------------------------------------------------------
+
+// Sixty long prompts that the cache knows, with penalties: each starts with one row, and brings its
+// block table and its history along.
+TEST(SchedulerPlanSize, ManyLongStartsSpreadOverPlans) {
+  SchedulerConfig config;
+  config.num_blocks = 4096;
+  config.block_tokens = 32;
+  config.max_sequences = 64;
+  config.max_context_tokens = 20'000;
+  config.max_step_tokens = 16'384;
+  config.max_chunk_tokens = 16'384;
+  config.vocab_size = 1 << 20;
+  config.max_start_ids = 50'000;
+  Scheduler scheduler(config);
+  FakeExecutor executor(config);
+  Request request;
+  request.prompt_token_ids.assign(16'000, (1 << 20) - 1);
+  request.sampling.presence_penalty = 1;
+  request.max_tokens = 2;
+  const auto add = [&](uint64_t id) {
+    request.id.value = id;
+    ASSERT_TRUE(scheduler.add(request).ok());
+  };
+  const auto run_plan = [&] {
+    const auto plan = scheduler.plan();
+    EXPECT_TRUE(plan);
+    EXPECT_LE(scheduler.encoded_plan().size(), max_plan_bytes(config));
+    scheduler.commit(executor.execute(scheduler.encoded_plan()));
+    int num_starts = 0;
+    for (const SequencePlan& sequence : plan->sequences) num_starts += sequence.starts ? 1 : 0;
+    return num_starts;
+  };
+  add(1);
+  while (scheduler.has_work()) run_plan();
+  for (uint64_t id = 2; id < 62; ++id) add(id);
+  int num_starts = 0;
+  while (scheduler.has_work()) {
+    const int now = run_plan();
+    EXPECT_LE(now, 3);  // 16,500 ids each
+    num_starts += now;
+  }
+  EXPECT_EQ(num_starts, 60);
+  EXPECT_GE(scheduler.stats().num_cached_tokens, 60U * 15'000U);
+}
+
+TEST(SchedulerPlanSize, OneStartAboveTheLimitGoesAlone) {
+  SchedulerConfig config = small_config();
+  config.max_start_ids = 2;
+  Scheduler scheduler(config);
+  FakeExecutor executor(config);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    Request request;
+    request.id.value = id;
+    request.prompt_token_ids.assign(5, static_cast<int32_t>(id));  // two blocks, and the history
+    request.sampling.presence_penalty = 1;
+    request.max_tokens = 1;
+    ASSERT_TRUE(scheduler.add(request).ok());
+  }
+  for (int step = 0; step < 3; ++step) {
+    const auto plan = scheduler.plan();
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(plan->sequences.size(), 1U);
+    scheduler.commit(executor.execute(scheduler.encoded_plan()));
+  }
+  EXPECT_FALSE(scheduler.has_work());
+}
+
 }  // namespace
 }  // namespace phalanx

@@ -203,6 +203,39 @@ TEST_F(LeaderTest, DrainFinishesRunningAndRefusesNew) {
   EXPECT_EQ(sink->tokens().size(), 20U);
 }
 
+/// At the end of its request: submits another and drains, as a second client and a signal would
+/// between two looks of the leader at its inbox.
+class LateSubmitSink : public RecordingSink {
+ public:
+  LateSubmitSink(Leader& leader, Request request, std::shared_ptr<UpdateSink> next)
+      : leader_(leader), request_(std::move(request)), next_(std::move(next)) {}
+  void on_update(const RequestUpdate& update) override {
+    if (update.finished) {
+      is_taken_ = leader_.submit(request_, next_).ok();
+      leader_.drain(milliseconds(5000));
+    }
+    RecordingSink::on_update(update);
+  }
+  bool is_taken() const { return is_taken_; }
+
+ private:
+  Leader& leader_;
+  Request request_;
+  std::shared_ptr<UpdateSink> next_;
+  std::atomic<bool> is_taken_{false};
+};
+
+TEST_F(LeaderTest, RequestTakenRightBeforeTheDrainIsAnswered) {
+  start(small_config());
+  const auto late = std::make_shared<RecordingSink>();
+  const auto first = std::make_shared<LateSubmitSink>(*leader_, request_of(3, 4), late);
+  ASSERT_TRUE(leader_->submit(request_of(3, 2), first).ok());
+  leader_thread_.join();
+  EXPECT_TRUE(first->is_taken());
+  EXPECT_TRUE(late->wait_finished(milliseconds(0)));
+  EXPECT_EQ(late->tokens().size(), 4U);
+}
+
 TEST_F(LeaderTest, DrainDeadlineEndsWhatIsLeft) {
   start(small_config());
   paused_ = true;
