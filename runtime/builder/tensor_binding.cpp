@@ -1,7 +1,9 @@
 // Template expansion over layers, with every checkpoint tensor accounted for.
 #include "runtime/builder/tensor_binding.h"
 
+#include <algorithm>
 #include <set>
+#include <span>
 
 #include "runtime/model/architecture.h"
 
@@ -32,6 +34,8 @@ class Binder {
   Result<engine::Weight> describe(const engine::TensorTemplate& tensor, int64_t layer) const;
   Status check_source(const engine::Weight& weight, const std::string& name,
                       const CheckpointTensor& source) const;
+  Status check_same_numbers(const BoundTensor& bound, const std::string& name,
+                            const CheckpointTensor& other) const;
   Status check_leftovers() const;
 
   const engine::Architecture& architecture_;
@@ -79,6 +83,30 @@ Status Binder::check_source(const engine::Weight& weight, const std::string& nam
   return {};
 }
 
+/// A tied tensor that the checkpoint holds all the same must be a copy: else config.json or the
+/// tensor is wrong, and only the user knows which.
+Status Binder::check_same_numbers(const BoundTensor& bound, const std::string& name,
+                                  const CheckpointTensor& other) const {
+  const model::TensorView& first = bound.source->view;
+  const model::TensorView& second = other.view;
+  std::string difference;
+  if (first.dtype_name != second.dtype_name || first.shape != second.shape) {
+    difference = "they are " + first.dtype_name + " " + model::shape_text(first.shape) + " and " +
+                 second.dtype_name + " " + model::shape_text(second.shape);
+  } else {
+    const std::span<const std::byte> left(first.data, static_cast<size_t>(first.num_bytes()));
+    const std::span<const std::byte> right(second.data, left.size());
+    const auto [at, end] = std::mismatch(left.begin(), left.end(), right.begin());
+    if (at == left.end()) return {};
+    difference = "their data first differ at byte " + std::to_string(at - left.begin()) + " of " +
+                 std::to_string(left.size());
+  }
+  return data_loss(other.file + ": config.json says tie_word_embeddings, but tensors " +
+                   bound.checkpoint_name + " and " + name + " differ: " + difference +
+                   "; set tie_word_embeddings to false to compute with both, or take " + name +
+                   " out of the checkpoint to compute with " + bound.checkpoint_name + " alone");
+}
+
 Status Binder::bind_tied(const engine::TensorTemplate& tensor, int64_t layer,
                          const CheckpointTensor* found, const std::string& found_name, bool* done) {
   // Untied, or not stated and both tensors are there: two weights.
@@ -96,6 +124,7 @@ Status Binder::bind_tied(const engine::TensorTemplate& tensor, int64_t layer,
       return invalid_argument("architecture " + architecture_.name() + ": tensor \"" +
                               tensor.role() + "\" is tied to \"" + tensor.tied_to() +
                               "\" of another shape");
+    if (found != nullptr) PHALANX_RETURN_IF_ERROR(check_same_numbers(bound, found_name, *found));
     bound.weight.set_axis(own.axis());
     bound.weight.set_shard_unit(own.shard_unit());
   }
@@ -103,7 +132,7 @@ Status Binder::bind_tied(const engine::TensorTemplate& tensor, int64_t layer,
   binding_.tied = true;
   if (found != nullptr) {
     read_.insert(found_name);
-    binding_.notes.push_back(found_name + " was left out: tie_word_embeddings is true");
+    binding_.notes.push_back(found_name + " was left out: a copy of the tensor that it is tied to");
   } else if (!config_.tie_is_stated) {
     binding_.notes.push_back("the checkpoint has no " + tensor.checkpoint_names(0) +
                              " and does not say tie_word_embeddings: tied to " + tensor.tied_to());

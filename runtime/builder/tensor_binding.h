@@ -30,7 +30,8 @@ struct TensorBinding {
 };
 
 /// Errors: kDataLoss naming a tensor that is missing, of another shape or of a dtype other than
-/// F32, F16, BF16, or that is left over and not on the architecture's ignore list.
+/// F32, F16, BF16, or that is left over and not on the architecture's ignore list, or that
+/// tie_word_embeddings leaves out although its bytes differ from those of the tensor it is tied to.
 Result<TensorBinding> bind_tensors(const engine::Architecture& architecture,
                                    const CheckpointConfig& config,
                                    const CheckpointReader& checkpoint);

@@ -270,6 +270,49 @@ TEST_F(EngineBuilderTest, TiedHeads) {
               ::testing::Contains(HasSubstr("does not say tie_word_embeddings")));
 }
 
+TEST_F(EngineBuilderTest, ATiedHeadThatIsThereMustBeACopy) {
+  const BuildOptions options = options_for(TinyModel{}, engine::BF16);  // writes lm_head.weight
+  const std::string text = *model::read_text_file(path("checkpoint/config.json"), 1 << 20);
+  std::string tied = text;
+  const std::string key = "\"tie_word_embeddings\": false";
+  tied.replace(tied.find(key), key.size(), "\"tie_word_embeddings\": true");
+  std::ofstream(path("checkpoint/config.json")) << tied;
+  const auto refused = build_engine(options);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kDataLoss);
+  EXPECT_THAT(refused.error().message,
+              AllOf(HasSubstr("model.embed_tokens.weight and lm_head.weight differ"),
+                    HasSubstr("at byte 0 of 16384"), HasSubstr("tie_word_embeddings to false")));
+
+  const std::string weights = path("checkpoint/model.safetensors");
+  std::streamoff head = 0;
+  std::string copy;
+  {
+    const auto file = model::SafetensorsFile::open(weights);
+    const model::TensorView* embedding = (*file)->find("model.embed_tokens.weight");
+    const model::TensorView* own = (*file)->find("lm_head.weight");
+    ASSERT_TRUE(embedding != nullptr && own != nullptr);
+    copy.assign(reinterpret_cast<const char*>(embedding->data),
+                static_cast<size_t>(embedding->num_bytes()));
+    head = own->data - (*file)->bytes().data();
+  }
+  const auto write_head = [&](const std::string& bytes) {
+    std::fstream stream(weights, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(head);
+    stream.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  };
+  std::string flipped = copy;
+  flipped[12345] ^= 1;
+  write_head(flipped);
+  EXPECT_THAT(build_error(options), HasSubstr("at byte 12345 of 16384"));
+  write_head(copy);
+  const auto report = build_engine(options);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_TRUE(report->manifest.model().tie_word_embeddings());
+  EXPECT_THAT(report->manifest.provenance().notes(),
+              ::testing::Contains(HasSubstr("lm_head.weight was left out: a copy")));
+}
+
 TEST_F(EngineBuilderTest, WeightsMustBeFinite) {
   const BuildOptions options = options_for(TinyModel{}, engine::W8);
   std::streamoff offset = 0;
