@@ -36,8 +36,9 @@ struct BuildReport {
 };
 
 /// On success the engine is at options.engine, complete; on failure nothing is there that was not
-/// before. Same input, same bytes: no clock, no path, no thread count goes into the engine.
-/// Errors: those of the steps, naming file, field or tensor.
+/// before, unless only the last rename failed (EngineDirectory::publish). Same input, same bytes:
+/// no clock, no path, no thread count goes into the engine. Errors: those of the steps, naming
+/// file, field or tensor.
 Result<BuildReport> build_engine(const BuildOptions& options);
 
 }  // namespace phalanx::builder

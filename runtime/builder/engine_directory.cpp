@@ -6,8 +6,10 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "runtime/model/manifest.h"
 
@@ -69,25 +71,27 @@ Status check_engine_target(const std::string& given, bool force) {
 
 Result<EngineDirectory> EngineDirectory::create(const std::string& given) {
   const std::string target = without_trailing_slash(given);
-  const std::string path = target + ".building-" + std::to_string(::getpid());
+  std::string workplace = target + ".building-XXXXXX";
+  if (::mkdtemp(workplace.data()) == nullptr) return system_error(workplace, "mkdtemp");
+  EngineDirectory directory(target, workplace);
   std::error_code code;
-  fs::remove_all(path, code);  // of an earlier process with this id, which is gone
-  if (!fs::create_directory(path, code) || code)
-    return io_error(path + ": creating the directory failed: " + code.message());
-  return EngineDirectory(target, path);
+  if (!fs::create_directory(directory.path(), code) || code)
+    return io_error(directory.path() + ": creating the directory failed: " + code.message());
+  return directory;
 }
 
 EngineDirectory::EngineDirectory(EngineDirectory&& other) noexcept
-    : target_(std::move(other.target_)), path_(std::exchange(other.path_, std::string())) {}
+    : target_(std::move(other.target_)),
+      workplace_(std::exchange(other.workplace_, std::string())) {}
 
 EngineDirectory::~EngineDirectory() {
-  if (path_.empty()) return;
+  if (workplace_.empty()) return;
   std::error_code code;
-  fs::remove_all(path_, code);
+  fs::remove_all(workplace_, code);
 }
 
 Status EngineDirectory::write_file(const std::string& name, const std::string& content) const {
-  const std::string path = path_ + "/" + name;
+  const std::string path = this->path() + "/" + name;
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd < 0) return system_error(path, "create");
   size_t done = 0;
@@ -104,20 +108,42 @@ Status EngineDirectory::write_file(const std::string& name, const std::string& c
   return {};
 }
 
-Status EngineDirectory::publish(bool force) {
-  PHALANX_RETURN_IF_ERROR(flush_directory(path_));
+/// The engine that is there makes way, and ends up in the workplace.
+Status EngineDirectory::replace_target() const {
+  const std::string made = path();
+  if (::renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0)
+    return {};
+  if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+    return system_error(target_, "exchange with the new engine");
+  const std::string replaced = workplace_ + "/replaced";
+  if (::rename(target_.c_str(), replaced.c_str()) != 0)
+    return system_error(target_, "rename to " + replaced);
+  if (::rename(made.c_str(), target_.c_str()) == 0) return {};
+  const Error error = system_error(target_, "rename");  // before the next call changes errno
+  if (::rename(replaced.c_str(), target_.c_str()) != 0)
+    return io_error(error.message + "; the engine that was there is at " + replaced);
+  return error;
+}
+
+Status EngineDirectory::move_to_target(bool force) const {
+  PHALANX_RETURN_IF_ERROR(flush_directory(path()));
   if (is_engine(target_)) {
-    if (!force)
-      return Error{ErrorCode::kAlreadyExists, target_ + ": an engine appeared while building"};
-    // One exchange: whoever opens the target sees the old engine or the whole new one.
-    if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) != 0)
-      return system_error(target_, "exchange with the new engine");
-    std::error_code code;
-    fs::remove_all(path_, code);
-  } else if (::rename(path_.c_str(), target_.c_str()) != 0) {
-    return system_error(target_, "rename");
+    if (force) return replace_target();
+    return Error{ErrorCode::kAlreadyExists, target_ + ": an engine appeared while building"};
   }
-  path_.clear();
+  if (::rename(path().c_str(), target_.c_str()) != 0) return system_error(target_, "rename");
+  return {};
+}
+
+Status EngineDirectory::publish(bool force) {
+  if (const Status moved = move_to_target(force); !moved.ok()) {
+    Error error = moved.error();
+    error.message += "; the new engine is finished: take it from " + path();
+    workplace_.clear();  // stays
+    return error;
+  }
+  std::error_code code;
+  fs::remove_all(std::exchange(workplace_, std::string()), code);
   return flush_directory(parent_of(target_));
 }
 
