@@ -216,6 +216,14 @@ Status read_activation(ConfigReader& config) {
   return {};
 }
 
+/// Off is the unusual value of this key, so check_all_used cannot speak for it.
+Status read_causality(ConfigReader& config) {
+  PHALANX_ASSIGN_OR_RETURN(const bool is_causal, config.boolean("is_causal", true));
+  if (is_causal) return {};
+  return unsupported("config.json: " + config.spelled("is_causal") +
+                     " is false, must be true or absent: only causal attention is computed");
+}
+
 /// The one window of all layers, or an error when layers differ.
 Status read_window(ConfigReader& config, const engine::Architecture& architecture,
                    CheckpointConfig* out) {
@@ -338,6 +346,7 @@ Result<CheckpointConfig> read_checkpoint_config(const json& config, const json& 
   out.model.set_architecture(architecture.name());
   PHALANX_RETURN_IF_ERROR(read_dimensions(reader, &out.model));
   PHALANX_RETURN_IF_ERROR(read_activation(reader));
+  PHALANX_RETURN_IF_ERROR(read_causality(reader));
   PHALANX_ASSIGN_OR_RETURN(const json eps, reader.value("rms_norm_eps"));
   if (!eps.is_number() || !(eps > 0.0) || !(eps < 1.0))
     return invalid_argument("config.json: rms_norm_eps is " + shown(eps) +

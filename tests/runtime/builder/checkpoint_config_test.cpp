@@ -194,6 +194,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadConfig{"HiddenNoMultiple", [](json& c) { c["hidden_size"] = 60; },
                   "head_dim is not given"},
         BadConfig{"Gelu", [](json& c) { c["hidden_act"] = "gelu"; }, "hidden_act is \"gelu\""},
+        BadConfig{"NotCausal", [](json& c) { c["is_causal"] = false; },
+                  "is_causal is false, must be true or absent"},
+        BadConfig{"CausalText", [](json& c) { c["is_causal"] = "yes"; },
+                  "is_causal is \"yes\", must be true or false"},
         BadConfig{"NoEps", [](json& c) { c["rms_norm_eps"] = 0; }, "rms_norm_eps is 0"},
         BadConfig{"Tied", [](json& c) { c["tie_word_embeddings"] = 1; }, "tie_word_embeddings"},
         BadConfig{"Yarn",
@@ -245,6 +249,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(CheckpointConfig, UnknownKeysThatAreOffOrIgnoredPass) {
   json config = base_config();
   config["use_qk_norm"] = false;
+  config["is_causal"] = true;
   config["extra"] = nullptr;
   config["more"] = json::object();
   config["initializer_range"] = 0.02;
