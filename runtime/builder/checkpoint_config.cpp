@@ -7,6 +7,7 @@
 #include <set>
 
 #include "runtime/builder/rope_config.h"
+#include "runtime/model/kernel_limits.h"
 
 namespace phalanx::builder {
 
@@ -182,11 +183,16 @@ Status read_dimensions(ConfigReader& config, engine::ModelConfig* model) {
   if (heads % kv_heads != 0)
     return invalid_argument("config.json: num_key_value_heads is " + std::to_string(kv_heads) +
                             ", must divide num_attention_heads " + std::to_string(heads));
-  PHALANX_ASSIGN_OR_RETURN(const int64_t head_dim, config.integer("head_dim", 2, 4096, 0));
-  if (head_dim == 0 && (hidden_size % heads != 0 || hidden_size / heads < 2))
+  PHALANX_ASSIGN_OR_RETURN(const int64_t given, config.integer("head_dim", 1, kMaxWidth, 0));
+  if (given == 0 && hidden_size % heads != 0)
     return invalid_argument("config.json: hidden_size " + std::to_string(hidden_size) +
                             " is no multiple of num_attention_heads " + std::to_string(heads) +
                             " and head_dim is not given");
+  const int64_t head_dim = given == 0 ? hidden_size / heads : given;
+  PHALANX_RETURN_IF_ERROR(model::check_head_dim(
+      given == 0 ? "config.json: head_dim, as hidden_size / num_attention_heads,"
+                 : "config.json: " + config.spelled("head_dim"),
+      head_dim));
   PHALANX_ASSIGN_OR_RETURN(const int64_t intermediate,
                            config.integer("intermediate_size", 1, kMaxWidth));
   PHALANX_ASSIGN_OR_RETURN(const int64_t vocab, config.integer("vocab_size", 1, int64_t{1} << 24));
@@ -196,13 +202,10 @@ Status read_dimensions(ConfigReader& config, engine::ModelConfig* model) {
   model->set_num_hidden_layers(layers);
   model->set_num_attention_heads(heads);
   model->set_num_key_value_heads(kv_heads);
-  model->set_head_dim(head_dim == 0 ? hidden_size / heads : head_dim);
+  model->set_head_dim(head_dim);
   model->set_intermediate_size(intermediate);
   model->set_vocab_size(vocab);
   model->set_max_position_embeddings(positions);
-  if (model->head_dim() % 2 != 0)
-    return invalid_argument("config.json: head_dim is " + std::to_string(model->head_dim()) +
-                            ", must be even for rotary positions");
   return {};
 }
 

@@ -29,7 +29,8 @@ Result<std::string> model_type_of(const nlohmann::json& config);
 /// neither the reader nor the architecture knows is an error unless it is null, false or empty, or
 /// listed in ignored_keys: it may change what is computed.
 /// Errors: kInvalidArgument naming key, value and what is allowed; kUnsupported for what is well
-/// formed but not computed here (activation, rope type, quantization_config, mixed windows).
+/// formed but not computed here (activation, head_dim, is_causal, rope type, quantization_config,
+/// mixed windows).
 Result<CheckpointConfig> read_checkpoint_config(const nlohmann::json& config,
                                                 const nlohmann::json& generation,
                                                 const engine::Architecture& architecture,

@@ -65,10 +65,11 @@ Status check_options(const BuildOptions& options) {
   return check_engine_target(options.engine, options.force);
 }
 
-/// Everything of the manifest but files and hash.
-void describe_engine(const BuildOptions& options, const CheckpointConfig& config,
-                     const TensorBinding& binding, const std::vector<std::string>& notes,
-                     BuildReport* report) {
+/// Everything of the manifest but files, hash and what is noted later. An engine that would not
+/// open is an error here, before hours of quantization.
+Status describe_engine(const BuildOptions& options, const CheckpointConfig& config,
+                       const TensorBinding& binding, const std::vector<std::string>& notes,
+                       engine::Graph graph, BuildReport* report) {
   engine::EngineManifest& manifest = report->manifest;
   manifest.set_format_version(model::kManifestVersion);
   *manifest.mutable_model() = config.model;
@@ -86,6 +87,8 @@ void describe_engine(const BuildOptions& options, const CheckpointConfig& config
     if (pass.ran) provenance->add_passes(pass.name);
   }
   for (const std::string& note : notes) provenance->add_notes(note);
+  *manifest.mutable_graph() = std::move(graph);
+  return model::verify_description(manifest);
 }
 
 /// Hashes, writes the manifest, and opens the engine as a rank would.
@@ -147,16 +150,17 @@ Result<BuildReport> build_engine(const BuildOptions& options) {
   const std::vector<engine::Weight> weights = weights_of(binding);
   PassContext context{graph, weights, config.model};
   PHALANX_ASSIGN_OR_RETURN(report.passes, run_passes(options.passes, context));
+  PHALANX_RETURN_IF_ERROR(
+      describe_engine(options, config, binding, notes, std::move(graph), &report));
 
   PHALANX_ASSIGN_OR_RETURN(EngineDirectory directory, EngineDirectory::create(options.engine));
   PHALANX_ASSIGN_OR_RETURN(std::vector<std::string> tokenizer_notes,
                            copy_tokenizer_files(options.checkpoint, directory));
-  append(&notes, std::move(tokenizer_notes));
+  for (std::string& note : tokenizer_notes)
+    report.manifest.mutable_provenance()->add_notes(std::move(note));
   PHALANX_ASSIGN_OR_RETURN(
       const std::vector<engine::WeightFile> files,
       write_weights(directory.path(), binding.tensors, options.num_threads, options.progress));
-  describe_engine(options, config, binding, notes, &report);
-  *report.manifest.mutable_graph() = std::move(graph);
   for (const engine::WeightFile& file : files) {
     *report.manifest.add_files() = file;
     report.engine_bytes += file.size_bytes();

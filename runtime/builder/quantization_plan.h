@@ -9,11 +9,12 @@
 #include "runtime/base/result.h"
 #include "runtime/builder/tensor_binding.h"
 #include "runtime/model/engine.pb.h"
+#include "runtime/model/kernel_limits.h"
 
 namespace phalanx::builder {
 
 inline constexpr int64_t kMaxReductionLanes = 8;
-inline constexpr int64_t kMinGroupSize = 8;
+inline constexpr int64_t kMinGroupSize = model::kGroupSizeStep;
 inline constexpr int64_t kMaxGroupSize = 4096;
 
 struct QuantizationRequest {

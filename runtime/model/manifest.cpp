@@ -2,7 +2,6 @@
 #include "runtime/model/manifest.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <set>
 
@@ -13,6 +12,7 @@
 #include "runtime/model/content_hash.h"
 #include "runtime/model/graph.h"
 #include "runtime/model/graph_shapes.h"
+#include "runtime/model/kernel_limits.h"
 
 namespace phalanx::model {
 
@@ -76,7 +76,7 @@ Status check_model(const engine::ModelConfig& model) {
     return invalid_argument(
         "model.num_key_value_heads is " + std::to_string(model.num_key_value_heads()) +
         ", must divide num_attention_heads " + std::to_string(model.num_attention_heads()));
-  PHALANX_RETURN_IF_ERROR(check_range("model.head_dim", model.head_dim(), 2, 4096));
+  PHALANX_RETURN_IF_ERROR(check_head_dim("model.head_dim", model.head_dim()));
   PHALANX_RETURN_IF_ERROR(
       check_range("model.intermediate_size", model.intermediate_size(), 1, kMaxWidth));
   PHALANX_RETURN_IF_ERROR(check_range("model.vocab_size", model.vocab_size(), 1, int64_t{1} << 24));
@@ -104,11 +104,7 @@ Status check_quantized(const engine::Weight& weight, const std::string& what, in
     return {};
   }
   const int64_t parts = weight.axis() == engine::ROW ? lanes : 1;
-  if (weight.group_size() < 2 || weight.group_size() % 2 != 0 ||
-      (weight.cols() / parts) % weight.group_size() != 0)
-    return invalid_argument(what + " has group_size " + std::to_string(weight.group_size()) +
-                            ", must be even and divide " + std::to_string(weight.cols() / parts));
-  return {};
+  return check_group_size(what + ": group_size", weight.group_size(), weight.cols() / parts);
 }
 
 Status check_weight(const engine::Weight& weight, const engine::EngineManifest& manifest) {
@@ -184,19 +180,14 @@ std::vector<StoredTensor> stored_tensors(const engine::Weight& weight) {
   return {};
 }
 
-Status verify_manifest(const engine::EngineManifest& manifest) {
+Status verify_description(const engine::EngineManifest& manifest) {
   if (manifest.format_version() != kManifestVersion)
     return unsupported("format_version is " + std::to_string(manifest.format_version()) +
                        ", this program reads " + std::to_string(kManifestVersion) +
                        "; build the engine again with this llm-build");
   PHALANX_RETURN_IF_ERROR(check_model(manifest.model()));
-  const int64_t lanes = manifest.reduction_lanes();
-  if (lanes < 1 || lanes > 1024 || !std::has_single_bit(static_cast<uint64_t>(lanes)) ||
-      manifest.model().num_attention_heads() % lanes != 0)
-    return invalid_argument("reduction_lanes is " + std::to_string(lanes) +
-                            ", must be a power of two that divides num_attention_heads " +
-                            std::to_string(manifest.model().num_attention_heads()));
-  PHALANX_RETURN_IF_ERROR(check_files(manifest));
+  PHALANX_RETURN_IF_ERROR(check_reduction_lanes("reduction_lanes", manifest.reduction_lanes(),
+                                                manifest.model().num_attention_heads()));
   std::set<std::string> names;
   std::vector<engine::Weight> weights;
   for (const engine::Weight& weight : manifest.weights()) {
@@ -212,6 +203,11 @@ Status verify_manifest(const engine::EngineManifest& manifest) {
                               "ALL_REDUCE");
   }
   return verify_graph(manifest.graph(), weights, manifest.model());
+}
+
+Status verify_manifest(const engine::EngineManifest& manifest) {
+  PHALANX_RETURN_IF_ERROR(verify_description(manifest));
+  return check_files(manifest);
 }
 
 std::string compute_engine_hash(const engine::EngineManifest& manifest,

@@ -28,8 +28,13 @@ struct StoredTensor {
 /// as the builder writes them; a reader also takes f32 and f16.
 std::vector<StoredTensor> stored_tensors(const engine::Weight& weight);
 
-/// Checks fields and the ranges that later arithmetic relies on, then the graph. Errors:
-/// kUnsupported (format_version), kInvalidArgument naming field, value and what is allowed.
+/// Checks fields, the ranges that later arithmetic relies on and the kernels' limits, then the
+/// graph: all but the weight files, so that a builder can ask before it writes them. Errors:
+/// kUnsupported (format_version, head_dim), kInvalidArgument naming field, value and what is
+/// allowed.
+Status verify_description(const engine::EngineManifest& manifest);
+
+/// verify_description, then the list of weight files.
 Status verify_manifest(const engine::EngineManifest& manifest);
 
 /// engine_hash: over the manifest without it, and each weight file's header (length field

@@ -194,6 +194,16 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Breakage{"Version", [](M& m) { m.set_format_version(2); }, "format_version is 2"},
         Breakage{"LanesNotPower", [](M& m) { m.set_reduction_lanes(3); }, "reduction_lanes is 3"},
+        Breakage{"HeadDimNoMultiple", [](M& m) { m.mutable_model()->set_head_dim(12); },
+                 "model.head_dim is 12, must be a multiple of 8 from 8 to 256"},
+        Breakage{"HeadDimTooWide", [](M& m) { m.mutable_model()->set_head_dim(264); },
+                 "model.head_dim is 264"},
+        Breakage{"LanesTooMany",
+                 [](M& m) {
+                   m.mutable_model()->set_num_attention_heads(128);
+                   m.set_reduction_lanes(128);
+                 },
+                 "reduction_lanes is 128, must be a power of two from 1 to 64"},
         Breakage{"LanesBeyondHeads", [](M& m) { m.set_reduction_lanes(8); },
                  "divides num_attention_heads 4"},
         Breakage{"KvHeads", [](M& m) { m.mutable_model()->set_num_key_value_heads(3); },
@@ -215,10 +225,18 @@ INSTANTIATE_TEST_SUITE_P(
         Breakage{"KvUnits", [](M& m) { weight_named(m, "layers.0.k").set_shard_unit(8); },
                  "must have num_key_value_heads 2"},
         Breakage{"GroupZero", [](M& m) { weight_named(m, "layers.0.o").set_group_size(0); },
-                 "group_size 0"},
+                 "layers.0.o: group_size is 0"},
+        Breakage{"GroupNoMultiple", [](M& m) { weight_named(m, "layers.0.o").set_group_size(4); },
+                 "group_size is 4, must be a multiple of 8 from 8 to 65536 that divides 16"},
+        Breakage{"GroupTooLarge",
+                 [](M& m) {
+                   engine::Weight& weight = weight_named(m, "layers.0.gate");
+                   weight.set_cols(131072);
+                   weight.set_group_size(131072);
+                 },
+                 "group_size is 131072"},
         Breakage{"GroupStraddlesLanes",
-                 [](M& m) { weight_named(m, "layers.0.o").set_group_size(32); },
-                 "must be even and divide 16"},
+                 [](M& m) { weight_named(m, "layers.0.o").set_group_size(32); }, "that divides 16"},
         Breakage{"VectorQuantized",
                  [](M& m) { weight_named(m, "final_norm").set_format(engine::W8); }, "must be f32"},
         Breakage{"FilePath", [](M& m) { m.mutable_files(0)->set_name("../x"); }, "plain file name"},
