@@ -37,22 +37,24 @@ inline float code_of(float w, float inverse_scale, float low, float high) {
   return std::clamp(round_half_even(scaled), low, high);
 }
 
-/// Sum of squared errors in a fixed order of eight chains, so that it vectorizes.
-float squared_error(std::span<const float> weights, float scale) {
+/// Sum of squared errors in a fixed order of eight chains, so that it vectorizes. Errors are
+/// multiplied by `unit`, a power of two, so that squares of huge or tiny weights neither overflow
+/// nor vanish. Infinite when code * scale overflows for some weight.
+float squared_error(std::span<const float> weights, float scale, float unit) {
   const float inverse = 1.0F / scale;
   float chains[8] = {};
   const size_t whole = weights.size() / 8 * 8;
   for (size_t i = 0; i < whole; i += 8) {
     for (size_t j = 0; j < 8; ++j) {
       const float w = weights[i + j];
-      const float error = w - code_of(w, inverse, -8.0F, 7.0F) * scale;
+      const float error = (w - code_of(w, inverse, -8.0F, 7.0F) * scale) * unit;
       chains[j] += error * error;
     }
   }
   float sum = ((chains[0] + chains[1]) + (chains[2] + chains[3])) +
               ((chains[4] + chains[5]) + (chains[6] + chains[7]));
   for (size_t i = whole; i < weights.size(); ++i) {
-    const float error = weights[i] - code_of(weights[i], inverse, -8.0F, 7.0F) * scale;
+    const float error = (weights[i] - code_of(weights[i], inverse, -8.0F, 7.0F) * scale) * unit;
     sum += error * error;
   }
   return sum;
@@ -94,7 +96,8 @@ uint16_t quantize_group_w8(std::span<const float> weights, uint8_t* codes) {
     std::memset(codes, 128, weights.size());
     return 0;
   }
-  const uint16_t scale_bits = f32_to_bf16(largest / 127.0F);
+  uint16_t scale_bits = f32_to_bf16(largest / 127.0F);
+  if (!std::isfinite(127.0F * bf16_to_f32(scale_bits))) --scale_bits;  // one step down
   const float inverse = 1.0F / bf16_to_f32(scale_bits);
   for (size_t i = 0; i < weights.size(); ++i)
     codes[i] = static_cast<uint8_t>(128.0F + code_of(weights[i], inverse, -127.0F, 127.0F));
@@ -107,18 +110,21 @@ uint16_t quantize_group_w4(std::span<const float> weights, uint8_t* codes) {
     std::memset(codes, 8, weights.size());
     return 0;
   }
+  const float unit = std::ldexp(1.0F, -std::min(std::ilogb(largest), 126));
   uint16_t best_bits = 0;
   float best_error = INFINITY;
   for (float divisor : kScaleCandidates) {
     for (float sign : {1.0F, -1.0F}) {
       const uint16_t bits = f32_to_bf16(sign * largest / divisor);
-      const float error = squared_error(weights, bf16_to_f32(bits));
+      const float error = squared_error(weights, bf16_to_f32(bits), unit);
       if (error < best_error) {
         best_error = error;
         best_bits = bits;
       }
     }
   }
+  // A grid above 8 clips, so that even FLT_MAX has a scale whose products are finite.
+  PHALANX_CHECK(best_bits != 0, "a w4 scale for largest weight " + std::to_string(largest));
   const float inverse = 1.0F / bf16_to_f32(best_bits);
   for (size_t i = 0; i < weights.size(); ++i)
     codes[i] = static_cast<uint8_t>(8.0F + code_of(weights[i], inverse, -8.0F, 7.0F));

@@ -20,13 +20,13 @@ int64_t first_non_finite(std::span<const float> values);
 /// Quantizes one group of a row, w8: scale = bf16(max|w| / 127), code = 128 + clamp(round(w /
 /// scale), -127, 127), so w ~ (code - 128) * scale. Error per element: at most 0.502 scale, plus
 /// what bf16 cut off the scale at the largest element (0.25 scale). An all-zero group, or one below
-/// 2^-100, has scale 0 and codes 128.
-/// Returns the scale's bf16 bits.
+/// 2^-100, has scale 0 and codes 128. Where 127 * scale would overflow (|w| near FLT_MAX), the
+/// scale is the next smaller one: what is decoded is finite. Returns the scale's bf16 bits.
 uint16_t quantize_group_w8(std::span<const float> weights, uint8_t* codes);
 
 /// w4: code = 8 + clamp(round(w / scale), -8, 7), the scale being the one of kScaleCandidates
-/// (bf16, positive or negative) with the least sum of squared errors; ties go to the first. Codes
-/// are one a byte here.
+/// (bf16, positive or negative) with the least sum of squared errors among those that decode to
+/// finite numbers; ties go to the first. Codes are one a byte here. Finite weights of any size.
 uint16_t quantize_group_w4(std::span<const float> weights, uint8_t* codes);
 
 /// A row as stored. `row` has weight.cols() elements; codes and scales have the row's share of the

@@ -89,9 +89,11 @@ Status run_job(const Job& job) {
       // Rounding can leave the range of bf16 only for numbers beyond 3.39e38.
       std::vector<float> rounded(row.size());
       decode_row(weight, row_codes, nullptr, rounded);
-      if (first_non_finite(rounded) >= 0)
+      if (const int64_t bad = first_non_finite(rounded); bad >= 0)
         return data_loss(job.bound->source->file + ": tensor " + job.bound->checkpoint_name +
-                         " has a number in row " + std::to_string(r) + " too large for bf16");
+                         " holds " + std::to_string(row[static_cast<size_t>(bad)]) + " at row " +
+                         std::to_string(r) + ", column " + std::to_string(bad) +
+                         "; bf16 holds at most 3.39e38, use --weights f32");
     }
   }
   PHALANX_RETURN_IF_ERROR(job.file->write(stored[0].name, job.first_row * code_row_bytes, codes));

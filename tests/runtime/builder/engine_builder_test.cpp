@@ -332,6 +332,39 @@ TEST_F(EngineBuilderTest, WeightsMustBeFinite) {
   EXPECT_FALSE(fs::exists(options.engine));
 }
 
+TEST_F(EngineBuilderTest, HugeWeightsAreKeptOrRefused) {
+  TinyModel model;
+  model.dtype = DType::kF32;
+  BuildOptions options = options_for(model, engine::BF16);
+  std::streamoff offset = 0;
+  {
+    const auto file = model::SafetensorsFile::open(path("checkpoint/model.safetensors"));
+    const model::TensorView* tensor = (*file)->find("model.layers.0.mlp.gate_proj.weight");
+    offset = tensor->data - (*file)->bytes().data() + (2 * 64 + 7) * 4;
+  }
+  std::fstream stream(path("checkpoint/model.safetensors"),
+                      std::ios::in | std::ios::out | std::ios::binary);
+  const float huge = -3.4e38F;
+  stream.seekp(offset);
+  stream.write(reinterpret_cast<const char*>(&huge), sizeof(huge));
+  stream.close();
+  EXPECT_THAT(build_error(options),
+              AllOf(HasSubstr("model.layers.0.mlp.gate_proj.weight holds -3.4"),
+                    HasSubstr("at row 2, column 7; bf16 holds at most 3.39e38")));
+  for (const engine::WeightFormat format : {engine::W8, engine::W4}) {
+    options.quantization.weights = format;
+    options.force = true;
+    ASSERT_TRUE(build_engine(options).ok());
+    const auto engine = model::EngineFile::open(options.engine);
+    const model::MatrixView gate = (*engine)->matrix("layers.0.gate");
+    std::vector<float> row(64);
+    decode_row((*engine)->weight("layers.0.gate"), gate.codes + 2 * gate.row_stride_bytes,
+               reinterpret_cast<const uint16_t*>(gate.scales) + 2 * gate.scale_row_stride, row);
+    EXPECT_LT(row[7], -3.1e38F);
+    EXPECT_TRUE(std::isfinite(row[7]));
+  }
+}
+
 TEST_F(EngineBuilderTest, AFullDiskLeavesNothingBehind) {
   const BuildOptions options = options_for(TinyModel{}, engine::F32);
   struct rlimit before {};

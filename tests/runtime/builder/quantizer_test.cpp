@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -79,10 +80,38 @@ TEST(Quantizer, ZeroAndTinyGroups) {
   }
 }
 
-TEST(Quantizer, HugeWeightsStayFinite) {
-  const std::vector<float> row = {3e38F, -3e38F, 1.0F, 0.0F, 2e38F, 0.0F, 0.0F, 0.0F};
-  for (const auto format : {engine::W8, engine::W4}) {
-    for (float w : through(format, 8, row)) EXPECT_TRUE(std::isfinite(w));
+TEST(Quantizer, HugeWeightsStayFiniteAndNear) {
+  constexpr float kMax = std::numeric_limits<float>::max();
+  // Largest magnitudes around which largest / 127 or / 8 rounds up to a bf16 that overflows again.
+  for (const float largest : {1e18F, 1e20F, 3e38F, 3.3895e38F, 3.396e38F, 3.4e38F, kMax}) {
+    for (const float other : {largest, -largest, 0.5F * largest, 0.0F, 1.0F}) {
+      const std::vector<float> row = {
+          largest, other, -0.75F * largest, 0.0F, 0.25F * largest, -0.5F * largest, 1.0F, -other};
+      for (const auto format : {engine::W8, engine::W4}) {
+        const std::vector<float> back = through(format, 8, row);
+        const float bound = (format == engine::W8 ? 0.01F : 0.16F) * largest;
+        for (size_t i = 0; i < row.size(); ++i) {
+          EXPECT_TRUE(std::isfinite(back[i])) << largest << " " << other << " " << i;
+          EXPECT_LE(std::fabs(back[i] - row[i]), bound) << largest << " " << other << " " << i;
+        }
+      }
+    }
+  }
+}
+
+/// Scaling a group by a power of two scales what is decoded and changes no code.
+TEST(QuantizerW4, ChoosesTheSameAtEveryMagnitude) {
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    const std::vector<float> row = normal_row(seed, 32, 1.0F);
+    std::vector<uint8_t> expected(32);
+    const float scale = bf16_to_f32(quantize_group_w4(row, expected.data()));
+    for (const int exponent : {-95, -70, -40, 40, 70, 120}) {
+      std::vector<float> scaled = row;
+      for (float& w : scaled) w = std::ldexp(w, exponent);
+      std::vector<uint8_t> codes(32);
+      EXPECT_EQ(bf16_to_f32(quantize_group_w4(scaled, codes.data())), std::ldexp(scale, exponent));
+      EXPECT_EQ(codes, expected) << seed << " 2^" << exponent;
+    }
   }
 }
 
