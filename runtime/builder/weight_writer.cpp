@@ -59,6 +59,17 @@ std::string file_name(size_t index, size_t count) {
   return text;
 }
 
+/// Element `column` of row `r`, which cannot be stored; a vector's elements are its rows.
+Error bad_number(const BoundTensor& bound, int64_t r, int64_t column, std::span<const float> row,
+                 const std::string& reason) {
+  char value[32];
+  std::snprintf(value, sizeof(value), "%g", static_cast<double>(row[static_cast<size_t>(column)]));
+  const bool is_vector = bound.weight.cols() == 0;
+  return data_loss(bound.source->file + ": tensor " + bound.checkpoint_name + " holds " + value +
+                   " at row " + std::to_string(is_vector ? column : r) +
+                   (is_vector ? "" : ", column " + std::to_string(column)) + "; " + reason);
+}
+
 Status run_job(const Job& job) {
   const engine::Weight& weight = job.bound->weight;
   const model::TensorView& source = job.bound->source->view;
@@ -78,11 +89,7 @@ Status run_job(const Job& job) {
     const int64_t r = job.first_row + i;
     widen_elements(source.data + r * cols * element_bytes, *source.dtype, cols, row.data());
     if (const int64_t bad = first_non_finite(row); bad >= 0)
-      return data_loss(job.bound->source->file + ": tensor " + job.bound->checkpoint_name +
-                       " holds " + std::to_string(row[static_cast<size_t>(bad)]) + " at row " +
-                       std::to_string(is_vector ? bad : r) +
-                       (is_vector ? "" : ", column " + std::to_string(bad)) +
-                       "; weights must be finite");
+      return bad_number(*job.bound, r, bad, row, "weights must be finite");
     std::byte* row_codes = codes.data() + i * code_row_bytes;
     encode_row(weight, row, row_codes, scales.data() + i * scale_cols);
     if (weight.format() == engine::BF16 && source.dtype == DType::kF32) {
@@ -90,10 +97,7 @@ Status run_job(const Job& job) {
       std::vector<float> rounded(row.size());
       decode_row(weight, row_codes, nullptr, rounded);
       if (const int64_t bad = first_non_finite(rounded); bad >= 0)
-        return data_loss(job.bound->source->file + ": tensor " + job.bound->checkpoint_name +
-                         " holds " + std::to_string(row[static_cast<size_t>(bad)]) + " at row " +
-                         std::to_string(r) + ", column " + std::to_string(bad) +
-                         "; bf16 holds at most 3.39e38, use --weights f32");
+        return bad_number(*job.bound, r, bad, row, "bf16 holds at most 3.39e38, use --weights f32");
     }
   }
   PHALANX_RETURN_IF_ERROR(job.file->write(stored[0].name, job.first_row * code_row_bytes, codes));
