@@ -209,6 +209,7 @@ LinearPlan plan_linear(const Op& op,
     slice.col_begin = row_parallel ? range.begin : 0;
     slice.col_end = row_parallel ? range.end : weight.cols();
     linear.has_bias = linear.has_bias || !slice.bias.empty();
+    linear.has_zeros = linear.has_zeros || weight.has_zeros();
     linear.num_rows += slice.row_end - slice.row_begin;
     linear.num_cols = slice.col_end - slice.col_begin;
     linear.format = kernel_format(weight.format());
@@ -216,10 +217,10 @@ LinearPlan plan_linear(const Op& op,
     linear.num_lanes = row_parallel ? reduction_lanes / topology.tp_size : 1;
     linear.slices.push_back(std::move(slice));
   }
-  linear.packed_bytes = linear.num_rows == 0 ? 0
-                                             : kernels::packed_matrix_bytes(
-                                                   linear.format, linear.num_rows, linear.num_cols,
-                                                   linear.group_size, linear.has_bias);
+  if (linear.num_rows > 0)
+    linear.packed_bytes = kernels::packed_matrix_bytes(
+        linear.format, linear.num_rows, linear.num_cols, linear.group_size, linear.has_bias,
+        linear.has_zeros, linear.num_lanes);
   return linear;
 }
 

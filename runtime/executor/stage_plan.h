@@ -48,6 +48,7 @@ struct LinearPlan {
   int64_t group_size = 0;
   int64_t num_lanes = 1;
   bool has_bias = false;
+  bool has_zeros = false;
   int64_t packed_bytes = 0;
 };
 

@@ -7,9 +7,11 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/cpu_backend.h"
 #include "runtime/builder/engine_builder.h"
 #include "runtime/executor/memory_ledger.h"
 #include "runtime/model/engine_file.h"
+#include "runtime/model/manifest.h"
 #include "tests/support/temporary_directory.h"
 #include "tests/support/tiny_checkpoint.h"
 
@@ -161,6 +163,59 @@ TEST_P(StagePlanTest, LedgerAddsUp) {
   EXPECT_EQ(four[2].mapped_bytes, 0) << "the second stage has no embedding";
   const std::string table = format_memory_ledger(four);
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 6);
+}
+
+/// Packs zeros of every linear's shape and compares the bytes taken with those planned.
+void expect_planned_bytes(const engine::EngineManifest& manifest, int tp_size) {
+  const Status valid = model::verify_description(manifest);
+  ASSERT_TRUE(valid.ok()) << valid.error().message;
+  const auto operators = kernels::make_cpu_operators({});
+  const std::vector<std::byte> zeros(1 << 16);
+  const StagePlan plan = make_stage_plan(manifest, {tp_size, 0, tp_size, 1}, kLimits);
+  for (const auto& [name, linear] : plan.linears) {
+    kernels::MatrixSpec spec;
+    spec.num_lanes = linear.num_lanes;
+    for (const MatrixSlice& slice : linear.slices) {
+      kernels::MatrixSource source;
+      source.format = linear.format;
+      source.num_rows = slice.row_end - slice.row_begin;
+      source.num_cols = linear.num_cols;
+      source.codes = zeros.data();
+      source.scales = zeros.data();
+      source.group_size = linear.group_size;
+      for (const engine::Weight& weight : manifest.weights()) {
+        if (weight.name() == slice.weight && weight.has_zeros())
+          source.zeros = reinterpret_cast<const uint8_t*>(zeros.data());
+      }
+      spec.sources.push_back(source);
+    }
+    EXPECT_EQ(linear.packed_bytes, operators->pack_matrix(spec)->bytes()) << name;
+  }
+}
+
+TEST_P(StagePlanTest, PackedBytesAreWhatPackingTakes) {
+  engine::EngineManifest manifest = engine_->manifest();
+  expect_planned_bytes(manifest, 1);
+  expect_planned_bytes(manifest, 4);
+  for (engine::Weight& weight : *manifest.mutable_weights()) {
+    if (weight.format() == engine::W8) weight.set_has_zeros(true);
+  }
+  expect_planned_bytes(manifest, 1);
+  expect_planned_bytes(manifest, 4);
+}
+
+TEST(StagePlan, LanesOfOddLengthArePaddedInThePlanToo) {
+  const testing::TemporaryDirectory directory;
+  testing::TinyModel model;
+  model.num_heads = 2;
+  model.intermediate_size = 6;
+  const auto engine =
+      model::EngineFile::open(testing::build_tiny_engine(directory.path(), model, "bf16"));
+  engine::EngineManifest manifest = (*engine)->manifest();
+  ASSERT_EQ(manifest.reduction_lanes(), 1) << "the builder avoids odd lanes";
+  manifest.set_reduction_lanes(2);
+  expect_planned_bytes(manifest, 1);
+  expect_planned_bytes(manifest, 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Passes, StagePlanTest, ::testing::Bool(),
