@@ -130,6 +130,9 @@ void WorkerJob::run(const std::function<void()>& on_ready) {
   monitor_->progress().set_operation("wait for all ranks");
   monitor_->progress().set_state(parallel::Progress::State::kWaiting);
   session_.all_reduce_min(0);
+  // Nobody waits for another any more: rank 0 starts to serve, the others expect its first plan.
+  monitor_->progress().set_operation("start serving");
+  monitor_->progress().set_state(parallel::Progress::State::kIdle);
   monitor_->mark_ready();
   if (leader_) {
     // Threads of the leader and the server go where they like, not to the executor's core.

@@ -23,8 +23,11 @@ FailureJudge::FailureJudge(std::vector<std::string> rank_names, const JobMonitor
 
 void FailureJudge::observe(int rank, const RankStatus& status, Clock::time_point now) {
   Watched& watched = ranks_[static_cast<size_t>(rank)];
-  const bool has_moved = status.count != watched.status.count ||
-                         status.step != watched.status.step || status.state != watched.status.state;
+  // Becoming ready is progress too: what the last operation of loading took does not count against
+  // the shorter deadline that holds from now on.
+  const bool has_moved =
+      status.count != watched.status.count || status.step != watched.status.step ||
+      status.state != watched.status.state || status.is_ready != watched.status.is_ready;
   if (has_moved || status.state == Progress::State::kIdle) watched.last_progress = now;
   watched.last_heartbeat = now;
   watched.status = status;

@@ -112,6 +112,17 @@ TEST_F(FailureJudgeTest, LoadingMayTakeLonger) {
   EXPECT_THAT(*verdict, Not(HasSubstr("at step")));
 }
 
+TEST_F(FailureJudgeTest, ALongLoadDoesNotCountAgainstTheDeadlineOfAReadyRank) {
+  for (const State state : {State::kWaiting, State::kBusy}) {
+    statuses_.assign(3, status(state, -1, 1, false));
+    EXPECT_EQ(live(100s, {}), std::nullopt);
+    for (RankStatus& own : statuses_) own.is_ready = true;
+    EXPECT_EQ(live(3s, {}), std::nullopt);
+    EXPECT_THAT(live(1s, {}).value_or(""), HasSubstr("hangs"));
+    for (RankStatus& own : statuses_) own.is_ready = false;
+  }
+}
+
 TEST_F(FailureJudgeTest, AReleasedRankMayBeSilent) {
   judge_.release(2);
   EXPECT_EQ(live(60s, {0, 1}, {2}), std::nullopt);
