@@ -88,20 +88,28 @@ RankWorker::RankWorker(const RankWorkerParts& parts, const StepLimits& limits,
                        int64_t num_kv_blocks)
     : parts_(parts), inputs_(limits, num_kv_blocks) {}
 
+/// Says so once: a rank that looks again and again in vain makes no progress by it.
+void RankWorker::announce_wait() {
+  static constexpr char kForPlan[] = "wait for a plan";
+  static constexpr char kForResults[] = "wait for results";
+  const char* operation = awaits_results() ? kForResults : kForPlan;
+  if (parts_.progress->operation() == operation) return;
+  parts_.progress->set_operation(operation);
+  parts_.progress->set_state(awaits_results() ? Progress::State::kWaiting : Progress::State::kIdle);
+}
+
 void RankWorker::run() {
   while (true) {
-    parts_.progress->set_operation(awaits_results() ? "wait for results" : "wait for a plan");
-    parts_.progress->set_state(awaits_results() ? Progress::State::kWaiting
-                                                : Progress::State::kIdle);
+    announce_wait();
     // With results under way, look for both: a plan to start, a result to deliver.
     const auto message = parts_.plans->next(awaits_results() ? milliseconds(1) : milliseconds(500));
-    parts_.progress->set_state(Progress::State::kBusy);
     if (!message) {
       while (awaits_results() && parts_.groups.pipeline->can_recv(parts_.topology.pp_size - 1)) {
         receive_result();
       }
       continue;
     }
+    parts_.progress->set_state(Progress::State::kBusy);
     Result<StepPlan> plan = decode_step_plan(*message);
     PHALANX_CHECK(plan.ok(), plan.ok() ? "" : plan.error().message);
     PHALANX_CHECK_EQ(plan->step, next_step_, "step number of a plan");

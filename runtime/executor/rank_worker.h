@@ -45,6 +45,7 @@ class RankWorker {
   void run();
 
  private:
+  void announce_wait();
   void execute(const StepPlan& plan);
   void feed_back_tokens();
   StepResult sample(uint64_t step, kernels::Rows logits);
