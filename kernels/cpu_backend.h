@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "kernels/operators.h"
+#include "runtime/base/work_counter.h"
 
 namespace phalanx::kernels {
 
@@ -27,6 +28,7 @@ struct CpuBackendOptions {
                                        ///< waiting threads sleep at once instead of spinning
   bool pin_threads = false;            ///< bind thread i to an allowed core of its own
   int first_core = 0;                  ///< thread i's: the (first_core + i)-th, round and round
+  WorkCounter* work = nullptr;         ///< not owned; counts pieces inside operators, or null
 };
 
 /// Errors: InternalError when a tier is asked for that the processor lacks, or num_threads < 1.

@@ -107,6 +107,7 @@ void Attention::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows>
     num_rows += s.num_rows;
   }
   const auto write_units = [&](int64_t begin, int64_t end) {
+    uint64_t* tally = team_.tally();
     int64_t first_unit = 0;  // of the sequence
     for (const SequenceRows& s : sequences) {
       if (s.num_rows == 0) continue;
@@ -125,6 +126,7 @@ void Attention::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows>
           store_token(kernels_, kv.format, layout, k.data + row * k.stride + head * kv.head_dim,
                       v.data + row * v.stride + head * kv.head_dim, position % kBlockTokens, to);
         }
+        count_piece(tally);
       }
       first_unit = last_unit;
     }
@@ -233,12 +235,16 @@ void Attention::cut_long_tiles() {
 
 /// Threads draw from `tiles` in turn.
 template <typename Work>
-void Attention::share(const std::vector<AttentionTile>& tiles, Work&& work) {
+void Attention::share(std::vector<AttentionTile>& tiles, Work&& work) {
   const auto count = static_cast<int64_t>(tiles.size());
   next_unit_.store(0, std::memory_order_relaxed);
   team_.run([&](int) {
+    uint64_t* tally = team_.tally();
     for (int64_t i; (i = next_unit_.fetch_add(1, std::memory_order_relaxed)) < count;) {
-      work(tiles[static_cast<size_t>(i)]);
+      AttentionTile& tile = tiles[static_cast<size_t>(i)];
+      tile.tally = tally;
+      work(tile);
+      count_piece(tally);
     }
   });
 }
@@ -257,7 +263,10 @@ void Attention::attention(ConstRows q, std::span<const SequenceRows> sequences,
     work += s.num_rows * params.num_query_heads * seen * layout.head_dim * 2;
   }
   if (team_.size() == 1 || work < kWorkWorthForking) {
-    for (const AttentionTile& tile : units_) walk(tile);
+    for (AttentionTile& tile : units_) {
+      tile.tally = team_.tally();
+      walk(tile);
+    }
     return;
   }
   cut_long_tiles();

@@ -52,7 +52,7 @@ class Attention {
   void list_tiles(const Step& step);
   void cut_long_tiles();
   template <typename Work>
-  void share(const std::vector<AttentionTile>& tiles, Work&& work);
+  void share(std::vector<AttentionTile>& tiles, Work&& work);
   void index_heads(const KvLayerView& kv, const AttentionParams& params);
 
   const AttentionKernels& kernels_;

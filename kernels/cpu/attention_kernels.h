@@ -39,6 +39,8 @@ struct AttentionTile {
   /// Null: walk() merges as it goes and writes y. Else [end - first][num_pairs][padded_head_dim +
   /// kPartialTail]: walk() leaves each partition's result there, and merge() makes y of them.
   float* partials = nullptr;
+
+  uint64_t* tally = nullptr;  ///< the walking thread's: one more for every partition
 };
 
 /// A partial result is padded_head_dim weighted values and kPartialTail floats: the maximum, the

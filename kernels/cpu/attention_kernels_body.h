@@ -101,6 +101,7 @@ class TileWalk {
       } else {
         for (int64_t i = first_; i < end_; ++i) merge(i);
       }
+      count_partition();
     }
     if (tile_.partials != nullptr) return;
     for (int64_t i = 0; i < tile_.num_pairs; ++i) {
@@ -139,6 +140,12 @@ class TileWalk {
   }
 
  private:
+  /// count_piece() of runtime/base/work_counter.h, once more: tiers share no inline functions.
+  void count_partition() const {
+    __atomic_store_n(tile_.tally, __atomic_load_n(tile_.tally, __ATOMIC_RELAXED) + 1,
+                     __ATOMIC_RELAXED);
+  }
+
   void load_queries() {
     const Vec16 scale = Vec16::broadcast(tile_.scale);
     for (int64_t i = 0; i < tile_.num_pairs; ++i) {

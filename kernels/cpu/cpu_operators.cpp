@@ -39,7 +39,8 @@ CpuBackendOptions checked(const CpuBackendOptions& options) {
 CpuOperators::CpuOperators(const CpuBackendOptions& options)
     : options_(checked(options)),
       team_(options.num_threads, options.spin,
-            options.pin_threads ? std::optional<int>(options.first_core) : std::nullopt),
+            options.pin_threads ? std::optional<int>(options.first_core) : std::nullopt,
+            options.work),
       rows_(row_kernels(options.isa_tier)),
       attention_(options.isa_tier, team_) {}
 
@@ -53,7 +54,11 @@ std::string CpuOperators::description() const {
 template <typename RowBody>
 void CpuOperators::for_rows(int64_t num_rows, int64_t elements_per_row, RowBody&& body) {
   const auto part = [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) body(row);
+    uint64_t* tally = team_.tally();
+    for (int64_t row = begin; row < end; ++row) {
+      body(row);
+      count_piece(tally);
+    }
   };
   if (num_rows * elements_per_row < kElementsWorthForking) {
     part(0, num_rows);
@@ -71,8 +76,10 @@ std::shared_ptr<std::byte> CpuOperators::allocate(int64_t bytes) {
   std::shared_ptr<std::byte> memory = allocate_zeroed(bytes);
   // Untouched memory is only promised. Taken by all threads now, it costs no step a page fault.
   team_.split(bytes, kTouchGranuleBytes, [&](int64_t begin, int64_t end) {
+    uint64_t* tally = team_.tally();
     for (int64_t offset = begin; offset < end; offset += kPageBytes) {
       *const_cast<volatile std::byte*>(memory.get() + offset) = std::byte{0};
+      count_piece(tally);
     }
   });
   return memory;
@@ -190,7 +197,11 @@ void CpuOperators::gather_rows(ConstRows x, std::span<const int32_t> rows, int64
 
 void CpuOperators::for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) {
   team_.split(count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) work(i);
+    uint64_t* tally = team_.tally();
+    for (int64_t i = begin; i < end; ++i) {
+      work(i);
+      count_piece(tally);
+    }
   });
 }
 

@@ -72,8 +72,11 @@ void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Ro
   constexpr int64_t kRowsPerThread = 16;
   team.split(static_cast<int64_t>(token_ids.size()), kRowsPerThread,
              [&](int64_t begin, int64_t end) {
-               for (int64_t r = begin; r < end; ++r)
+               uint64_t* tally = team.tally();
+               for (int64_t r = begin; r < end; ++r) {
                  embed_row(table, token_ids[static_cast<size_t>(r)], y.data + r * y.stride);
+                 count_piece(tally);
+               }
              });
 }
 

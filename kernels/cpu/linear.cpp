@@ -141,6 +141,7 @@ void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Ro
     task.panel_end = num_panels * (p + 1) / grid.panels;
     task.row_begin = num_rows * r / grid.rows;
     task.row_end = num_rows * (r + 1) / grid.rows;
+    task.tally = team.tally();
     if (task.panel_begin < task.panel_end && task.row_begin < task.row_end) multiply(task);
   };
   if (grid.panels * grid.rows == 1)
@@ -162,14 +163,12 @@ void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out, IsaT
   const LinearTier& kernels = tier_kernels(tier);
   // Fewer values than this a thread are done before a second thread has woken.
   constexpr int64_t kValuesPerThread = 4096;
+  constexpr int64_t kConvertRows = 64;  // a piece of work
   const int64_t granule = ceil_div(kValuesPerThread, std::max<int64_t>(out.num_cols, 1));
-  team.split(num_rows, granule, [&](int64_t begin, int64_t end) {
-    ConvertTask task = whole;
-    task.row_begin = begin;
-    task.row_end = end;
+  const auto convert = [&](const ConvertTask& task) {
     switch (out.form) {
       case ActivationForm::kF32:
-        for (int64_t r = begin; r < end; ++r)
+        for (int64_t r = task.row_begin; r < task.row_end; ++r)
           std::memcpy(out.codes + r * out.num_cols * 4, x.data + r * x.stride,
                       static_cast<size_t>(out.num_cols) * 4);
         break;
@@ -179,6 +178,15 @@ void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out, IsaT
       case ActivationForm::kS8:
         kernels.convert_s8(task);
         break;
+    }
+  };
+  team.split(num_rows, granule, [&](int64_t begin, int64_t end) {
+    uint64_t* tally = team.tally();
+    ConvertTask task = whole;
+    for (task.row_begin = begin; task.row_begin < end; task.row_begin = task.row_end) {
+      task.row_end = std::min(task.row_begin + kConvertRows, end);
+      convert(task);
+      count_piece(tally);
     }
   });
 }

@@ -101,6 +101,12 @@ void multiply_tile(const LinearTask& task, LaneKernel kernel, LaneArgs args, int
   store_tile(task, tiles[0], panel, row, rows);
 }
 
+/// count_piece() of runtime/base/work_counter.h, once more: tiers share no inline functions. A tile
+/// is at most kMaxRows rows by 64 outputs: milliseconds even for the longest K.
+inline void count_tile(uint64_t* tally) {
+  __atomic_store_n(tally, __atomic_load_n(tally, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+}
+
 /// Weights come from memory once, while a panel's first tile is computed, and from the cache for
 /// the others. So a lone tile fetches its own weights a little ahead; several share out the next
 /// panel's lines, since fetching them all during one tile would hold up its own loads.
@@ -143,6 +149,7 @@ void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRo
       const int rows = static_cast<int>(tile < num_longer_tiles ? short_rows + 1 : short_rows);
       const Fetch fetch = plan_fetch(task, panel, tile, num_tiles, args);
       multiply_tile<kMaxRows>(task, kernels[rows - 1].kernels[fetch], args, panel, row, rows);
+      count_tile(task.tally);
       row += rows;
     }
   }

@@ -39,6 +39,8 @@ struct LinearTask {
   int64_t panel_end;
   int64_t row_begin;
   int64_t row_end;
+
+  uint64_t* tally;  ///< the thread's, of a WorkCounter: one more for every tile
 };
 
 /// One thread's share of a conversion of f32 rows.

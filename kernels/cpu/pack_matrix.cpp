@@ -219,8 +219,11 @@ std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec, [[maybe_unused
   auto matrix = std::make_unique<PanelMatrix>(layout, spec.bias != nullptr);
   // The same split as linear's, so that a panel's pages lie near the thread that reads them.
   team.split(layout.num_panels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t panel = begin; panel < end; ++panel)
+    uint64_t* tally = team.tally();
+    for (int64_t panel = begin; panel < end; ++panel) {
       pack_panel(layout, panel_rows(spec, panel), matrix->panels() + panel * layout.panel_bytes);
+      count_piece(tally);
+    }
   });
   if (spec.bias != nullptr)
     std::memcpy(matrix->bias(), spec.bias, static_cast<size_t>(num_rows) * sizeof(float));

@@ -95,6 +95,9 @@ void bind_this_thread(int core) {
                                                                            << std::strerror(errno));
 }
 
+/// This thread's place in its team; whoever calls run() is thread 0.
+thread_local int thread_index = 0;
+
 }  // namespace
 
 struct ThreadTeam::State {
@@ -113,12 +116,15 @@ struct ThreadTeam::State {
   alignas(64) int size = 1;
   bool spin = true;
   std::vector<std::thread> workers;
+  WorkCounter unwatched;
+  WorkCounter* work = &unwatched;
 
   bool caller_bound = false;  // the affinity mask below is to be given back
   pthread_t caller{};
   cpu_set_t caller_mask{};
 
-  void work(int index) {
+  void serve(int index) {
+    thread_index = index;
     uint32_t seen = 0;
     for (;;) {
       wait_for_generation_after(seen);
@@ -171,12 +177,13 @@ struct ThreadTeam::State {
   }
 };
 
-ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core)
+ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core, WorkCounter* work)
     : state_(std::make_unique<State>()) {
   PHALANX_CHECK_GE(num_threads, 1, "a thread team needs at least the calling thread");
   State& state = *state_;
   state.size = num_threads;
   state.spin = spin;
+  if (work != nullptr) state.work = work;
 
   std::vector<int> cores;
   if (first_core) {
@@ -199,7 +206,7 @@ ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core
         state.workers.emplace_back([&state, index, core] {
           pthread_setname_np(pthread_self(), ("kernels-" + std::to_string(index)).c_str());
           if (core >= 0) bind_this_thread(core);
-          state.work(index);
+          state.serve(index);
         });
       }
     } catch (const std::system_error& error) {
@@ -224,6 +231,8 @@ ThreadTeam::~ThreadTeam() {
 }
 
 int ThreadTeam::size() const { return state_->size; }
+
+uint64_t* ThreadTeam::tally() const { return state_->work->tally(thread_index); }
 
 void ThreadTeam::run_erased(Entry entry, void* context) {
   state_->start(entry, context);

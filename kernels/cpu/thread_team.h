@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "runtime/base/work_counter.h"
+
 namespace phalanx::kernels::cpu {
 
 /// A fixed set of threads. run() is a fork and join that costs about a microsecond while threads
@@ -18,12 +20,18 @@ class ThreadTeam {
   /// first_core: thread i is bound to the (first_core + i)-th core that the caller may use, round
   /// and round; nullopt binds none. A core that the kernel refuses is warned of once. The caller is
   /// thread 0: what it starts meanwhile inherits its binding.
-  ThreadTeam(int num_threads, bool spin, std::optional<int> first_core = std::nullopt);
+  /// work: where the threads count their pieces, not owned; null: nowhere.
+  ThreadTeam(int num_threads, bool spin, std::optional<int> first_core = std::nullopt,
+             WorkCounter* work = nullptr);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   int size() const;
+
+  /// The calling thread's tally, for count_piece(). A body whose time grows with the shapes counts
+  /// its pieces, so that a long operator is not taken for a hang.
+  uint64_t* tally() const;
 
   /// Calls body(thread_index) once on each thread, 0 <= thread_index < size(), and returns when all
   /// have returned. The body must not throw and must not call run().

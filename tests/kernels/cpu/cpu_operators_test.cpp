@@ -17,6 +17,8 @@
 #include <gtest/gtest.h>
 
 #include "runtime/base/check.h"
+#include "tests/kernels/attention_world.h"
+#include "tests/kernels/stored_matrix.h"
 
 namespace phalanx::kernels {
 namespace {
@@ -358,6 +360,70 @@ TEST(CpuOperators, AllocatedMemoryIsZeroAndResident) {
     ASSERT_EQ(mincore(memory.get(), kBytes, resident.data()), 0);
     EXPECT_THAT(resident, ::testing::Each(1)) << backend.name;
     for (size_t i = 0; i < kBytes; ++i) ASSERT_EQ(memory.get()[i], std::byte{0}) << i;
+  }
+}
+
+/// What the counter gains by `work`.
+uint64_t pieces_of(const WorkCounter& counter, const std::function<void()>& work) {
+  const uint64_t before = counter.total();
+  work();
+  return counter.total() - before;
+}
+
+// However long an operator takes, a watcher sees it move: by rows, by tiles of at most 16 rows and
+// 64 outputs, by blocks written and by partitions of the context walked.
+TEST(CpuOperators, CountPiecesWithinAnOperator) {
+  constexpr int64_t kRows = 96;
+  constexpr int64_t kCols = 256;
+  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+    if (tier > best_isa_tier()) continue;
+    for (const int num_threads : {1, 3}) {
+      WorkCounter counter;
+      CpuBackendOptions options;
+      options.isa_tier = tier;
+      options.num_threads = num_threads;
+      options.spin = false;
+      options.work = &counter;
+      const auto ops = make_cpu_operators(options);
+      SCOPED_TRACE(ops->description());
+      const auto pieces = [&](const std::function<void()>& work) {
+        return pieces_of(counter, work);
+      };
+
+      Matrix x(kRows, kCols, 1, 0);
+      Matrix y(kRows, kCols, 2, 0);
+      const std::vector<float> weight = weights(kCols);
+      EXPECT_GE(pieces([&] { ops->allocate(1 << 20); }), 256U);
+      EXPECT_GE(
+          pieces([&] { ops->rms_norm(x.rows(), weight.data(), 1e-5F, kRows, kCols, y.rows()); }),
+          96U);
+      EXPECT_GE(pieces([&] { ops->silu_mul(x.rows(), y.rows(), kRows, kCols, y.rows()); }), 96U);
+      EXPECT_GE(pieces([&] { ops->for_each_on_host(7, [](int64_t) {}); }), 7U);
+      for (const WeightFormat format :
+           {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+        SCOPED_TRACE(weight_format_name(format));
+        const test::StoredMatrix stored({format, kCols, kCols, 64}, 1);
+        std::unique_ptr<PackedMatrix> matrix;
+        EXPECT_GE(pieces([&] { matrix = ops->pack_matrix(stored.spec()); }), 4U);
+        const ActivationForm form = activation_form(format);
+        const int64_t group_size = matrix->group_size();
+        const auto memory = ops->allocate(activation_bytes(form, kRows, kCols, group_size));
+        const ActivationView view =
+            make_activation_view(form, kRows, kCols, group_size, memory.get());
+        EXPECT_GE(pieces([&] { ops->convert_rows(x.rows(), kRows, view); }), 2U);
+        EXPECT_GE(pieces([&] { ops->linear(*matrix, view, kRows, y.rows()); }), 4U * kRows / 16);
+        const std::vector<int32_t> ids(50, 3);
+        EXPECT_GE(pieces([&] { ops->embedding(stored.source(), ids, y.rows()); }), 50U);
+      }
+      for (const KvFormat format : {KvFormat::kF32, KvFormat::kBf16, KvFormat::kInt8}) {
+        SCOPED_TRACE(kv_format_name(format));
+        constexpr int64_t kTokens = 1024;
+        const AttentionShape shape{format, 64, 1, {0}, 0};
+        AttentionWorld world(*ops, shape, {SequenceData(shape, kTokens + 1, 1, 0)});
+        EXPECT_GE(pieces([&] { world.step({{0, kTokens}}); }), 32U + 32U * 4U);
+        EXPECT_GE(pieces([&] { world.step({{0, 1}}); }), 9U);  // one query, nine partitions
+      }
+    }
   }
 }
 
