@@ -5,8 +5,10 @@
 #include <tuple>
 
 #include "runtime/base/check.h"
+#include "runtime/model/collectives.h"
 #include "runtime/model/engine_file.h"
 #include "runtime/model/graph.h"
+#include "runtime/model/graph_shapes.h"
 
 namespace phalanx {
 namespace {
@@ -16,18 +18,6 @@ using engine::Op;
 constexpr int64_t kAlignment = 64;
 
 int64_t align_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-/// Index one past the op that ends layer `layer` - 1: the last ADD or ADD_RMS_NORM before the
-/// attention of `layer`. A fused one is split at the cut, which changes no bit.
-int stage_boundary(const std::vector<Op>& ops, int64_t layer) {
-  int boundary = -1;
-  for (int i = 0; i < static_cast<int>(ops.size()); ++i) {
-    if (ops[i].kind() == engine::ADD || ops[i].kind() == engine::ADD_RMS_NORM) boundary = i;
-    if (ops[i].kind() == engine::ATTENTION && ops[i].layer() == layer) return boundary + 1;
-  }
-  PHALANX_CHECK(false, "no attention for layer " + std::to_string(layer));
-  return -1;
-}
 
 Op split_add(const Op& fused) {
   Op add = fused;
@@ -50,37 +40,27 @@ Op split_norm(const Op& fused) {
   return norm;
 }
 
-/// Fills plan.ops, input, output for the layers of this stage.
-void cut_stage(const engine::Graph& graph, const parallel::RankTopology& topology,
-               StagePlan& plan) {
-  const std::vector<Op> ops(graph.ops().begin(), graph.ops().end());
+/// Fills plan.ops, input, output for the layers of this stage. A fused add and norm is split at the
+/// cut, which changes no bit.
+void cut_stage(const engine::Graph& graph, int64_t num_layers,
+               const parallel::RankTopology& topology, StagePlan& plan) {
+  const std::vector<int> cuts = model::stage_cuts(graph, num_layers);
   int begin = 0;
-  int end = static_cast<int>(ops.size());
+  int end = graph.ops_size();
   if (!topology.is_first_stage()) {
-    begin = stage_boundary(ops, plan.first_layer);
-    const Op& last_before = ops[begin - 1];
+    const int cut = cuts.at(static_cast<size_t>(plan.first_layer));
+    PHALANX_CHECK_GE(cut, 0, "an add before layer " + std::to_string(plan.first_layer));
+    begin = cut + 1;
+    const Op& last_before = graph.ops(cut);
     plan.input = last_before.outputs(0);
     if (last_before.kind() == engine::ADD_RMS_NORM) plan.ops.push_back(split_norm(last_before));
   }
-  if (!topology.is_last_stage()) end = stage_boundary(ops, plan.last_layer);
-  for (int i = begin; i < end; ++i) plan.ops.push_back(ops[i]);
+  if (!topology.is_last_stage()) end = cuts.at(static_cast<size_t>(plan.last_layer)) + 1;
+  for (int i = begin; i < end; ++i) plan.ops.push_back(graph.ops(i));
   if (!topology.is_last_stage() && plan.ops.back().kind() == engine::ADD_RMS_NORM) {
     plan.ops.back() = split_add(plan.ops.back());
   }
   plan.output = plan.ops.back().outputs(0);
-}
-
-bool is_in_place(engine::OpKind kind) {
-  switch (kind) {
-    case engine::HEAD_NORM:
-    case engine::ROPE:
-    case engine::ALL_REDUCE:
-    case engine::ADD:
-    case engine::ADD_RMS_NORM:
-      return true;
-    default:  // protobuf enums are open: an unknown kind is refused by verify_graph
-      return false;
-  }
 }
 
 /// A run of arena bytes that one or more values share over an interval of ops.
@@ -103,8 +83,8 @@ class ArenaPlanner {
       const Op& op = plan_.ops[i];
       for (const auto& input : op.inputs()) touch(input, i);
       int first_new = 0;
-      if (is_in_place(op.kind())) {
-        alias(op.outputs(0), op.inputs(0), i);
+      if (const int overwritten = model::in_place_input(op.kind()); overwritten >= 0) {
+        alias(op.outputs(0), op.inputs(overwritten), i);
         first_new = 1;
       }
       const std::vector<std::string> fresh(op.outputs().begin() + first_new, op.outputs().end());
@@ -266,7 +246,7 @@ StagePlan make_stage_plan(const engine::EngineManifest& manifest,
   StagePlan plan;
   std::tie(plan.first_layer, plan.last_layer) =
       topology.layer_range(static_cast<int>(config.num_hidden_layers()));
-  cut_stage(graph, topology, plan);
+  cut_stage(graph, config.num_hidden_layers(), topology, plan);
   plan_heads(config, topology, plan);
   ArenaPlanner(graph, topology, limits, plan).run();
 
@@ -286,15 +266,8 @@ StagePlan make_stage_plan(const engine::EngineManifest& manifest,
       for (const auto& name : op.weights()) plan.weight_bytes += weights.at(name)->rows() * 4;
     }
   }
-  if (topology.is_last_stage()) {
-    const auto vocab = model::shard_range(engine::VOCAB, config.vocab_size(), 1, topology.tp_size,
-                                          topology.tp_rank());
-    plan.vocab_begin = vocab.begin;
-    plan.vocab_end = vocab.end;
-    if (topology.is_sampler() && topology.tp_size > 1) {
-      plan.logits_bytes = 2 * align_up(limits.max_sequences * config.vocab_size() * 4);
-    }
-  }
+  if (topology.is_last_stage() && topology.is_sampler() && topology.tp_size > 1)
+    plan.logits_bytes = 2 * align_up(limits.max_sequences * config.vocab_size() * 4);
   plan.rope_bytes = 2 * align_up(limits.max_positions * config.rope().rotary_dim() / 2 * 4);
   return plan;
 }

@@ -62,10 +62,9 @@ struct StagePlan {
   std::string output;  ///< sent to the next stage, or the logits on the last
   int64_t first_layer = 0, last_layer = 0;
 
-  int64_t num_query_heads = 0;             ///< of this rank
-  int64_t num_kv_heads = 0;                ///< of this rank
-  std::vector<int32_t> kv_head_of_query;   ///< local indices
-  int64_t vocab_begin = 0, vocab_end = 0;  ///< this rank's logits (last stage)
+  int64_t num_query_heads = 0;            ///< of this rank
+  int64_t num_kv_heads = 0;               ///< of this rank
+  std::vector<int32_t> kv_head_of_query;  ///< local indices
 
   int64_t weight_bytes = 0;      ///< packed matrices and vectors
   int64_t arena_bytes = 0;       ///< activations

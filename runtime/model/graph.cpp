@@ -34,6 +34,17 @@ const std::vector<int>& GraphIndex::consumers(const std::string& name) const {
   return found == consumers_.end() ? kNone : found->second;
 }
 
+std::vector<int> stage_cuts(const engine::Graph& graph, int64_t num_layers) {
+  std::vector<int> cuts(static_cast<size_t>(num_layers), -1);
+  int last_add = -1;
+  for (int i = 0; i < graph.ops_size(); ++i) {
+    const engine::Op& op = graph.ops(i);
+    if (op.kind() == engine::ADD || op.kind() == engine::ADD_RMS_NORM) last_add = i;
+    if (op.kind() == engine::ATTENTION) cuts.at(static_cast<size_t>(op.layer())) = last_add;
+  }
+  return cuts;
+}
+
 namespace {
 
 template <typename Names>

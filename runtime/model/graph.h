@@ -32,14 +32,16 @@ class GraphIndex {
 /// Checks everything the executor relies on: arity per kind, every input defined before use, each
 /// value produced once, in-place inputs dead afterwards, widths that fit weights, shard axes that
 /// fit each other (a partial value is consumed by ALL_REDUCE, ADD or ADD_RMS_NORM only; ...),
-/// layers ascending, exactly one EMBEDDING first and the VOCAB-cut logits last. Errors:
-/// kInvalidArgument naming the op.
+/// layers ascending, exactly one EMBEDDING first and the VOCAB-cut logits last; between the
+/// attentions of two layers an add whose sum is all that later ops read of what came before, so
+/// that any layer can open a pipeline stage. Errors: kInvalidArgument naming the op.
 Status verify_graph(const engine::Graph& graph, const std::vector<engine::Weight>& weights,
                     const engine::ModelConfig& config);
 
-/// The graph with an ALL_REDUCE after every partial value, for tp_size > 1: `x` becomes `x.reduced`
-/// in its consumers. The result passes verify_graph.
-engine::Graph with_collectives(const engine::Graph& graph);
+/// Where a pipeline stage that begins with a layer is cut from the one before it: for each layer
+/// the index of the last ADD or ADD_RMS_NORM before its attention, -1 when there is none. Its sum
+/// is the one value that crosses (verify_graph); a fused norm belongs to the later stage.
+std::vector<int> stage_cuts(const engine::Graph& graph, int64_t num_layers);
 
 /// One line an op: `layers.0.qkv  linear  h0 -> q0, k0, v0  [256 -> 512+128+128 w8 g64]`.
 std::string dump_graph(const engine::Graph& graph, const std::vector<engine::Weight>& weights);

@@ -41,6 +41,7 @@ class Verifier {
   Status check_outputs(const engine::Op& op, const std::vector<engine::Value>& inferred);
   Status check_layer(const engine::Op& op);
   Status check_end();
+  Status check_stage_cuts();
 
   const engine::Graph& graph_;
   const WeightTable weights_;
@@ -162,11 +163,44 @@ Status Verifier::check_end() {
   return {};
 }
 
+/// Each layer can open a pipeline stage, with one value from the stage before.
+Status Verifier::check_stage_cuts() {
+  const std::vector<int> cuts = stage_cuts(graph_, config_.num_hidden_layers());
+  size_t next_layer = 1;  // whose cut lies ahead
+  int cut = -1;           // the last one before op i
+  int attention = -1;
+  std::unordered_map<std::string, int> made_at;
+  for (int i = 0; i < graph_.ops_size(); ++i) {
+    const engine::Op& op = graph_.ops(i);
+    if (op.kind() == engine::ATTENTION) {
+      if (op.layer() > 0 && cuts[static_cast<size_t>(op.layer())] < attention)
+        return op_error(op, "follows " + graph_.ops(attention).name() +
+                                " without an add in between; a pipeline stage could not begin "
+                                "with layer " +
+                                std::to_string(op.layer()));
+      attention = i;
+    }
+    for (const std::string& input : op.inputs()) {
+      if (made_at.at(input) < cut)
+        return op_error(op, "reads " + input + ", made before " + graph_.ops(cut).name() +
+                                ", where a pipeline stage can begin; only " +
+                                graph_.ops(cut).outputs(0) + " can cross");
+    }
+    for (const std::string& output : op.outputs()) made_at.emplace(output, i);
+    if (next_layer < cuts.size() && cuts[next_layer] == i) {
+      cut = i;
+      ++next_layer;
+    }
+  }
+  return {};
+}
+
 Status Verifier::run() {
   if (graph_.ops().empty()) return invalid_argument("graph: has no ops");
   PHALANX_RETURN_IF_ERROR(declare_values());
   for (const engine::Op& op : graph_.ops()) PHALANX_RETURN_IF_ERROR(check_op(op));
-  return check_end();
+  PHALANX_RETURN_IF_ERROR(check_end());
+  return check_stage_cuts();
 }
 
 }  // namespace

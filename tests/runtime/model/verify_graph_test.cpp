@@ -1,4 +1,5 @@
 // verify_graph and verify_manifest refuse what the executor could not run: one broken thing a case.
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <stdexcept>
@@ -54,6 +55,39 @@ engine::Weight& weight_named(engine::EngineManifest& manifest, const std::string
     if (weight.name() == name) return weight;
   }
   throw std::runtime_error("no weight " + name);
+}
+
+/// Layer 1 reads the norm of layer 0, past the add where a stage could begin.
+void reuse_first_norm(engine::EngineManifest& manifest) {
+  engine::Op& add = op_named(manifest, "layers.0.mlp_add_norm");
+  add.set_kind(engine::ADD);
+  add.mutable_outputs()->RemoveLast();
+  add.clear_weights();
+  add.clear_eps();
+  op_named(manifest, "layers.1.qkv").set_inputs(0, "layers.0.h");
+  auto* values = manifest.mutable_graph()->mutable_values();
+  values->erase(std::find_if(values->begin(), values->end(), [](const engine::Value& value) {
+    return value.name() == "layers.1.h";
+  }));
+}
+
+/// Layer 1 attends right after layer 0: what came between comes later.
+void attend_twice_in_a_row(engine::EngineManifest& manifest) {
+  reuse_first_norm(manifest);
+  auto* ops = manifest.mutable_graph()->mutable_ops();
+  int end = 0;
+  while (ops->Get(end).name() != "layers.0.attention") ++end;
+  ++end;
+  for (const char* name :
+       {"layers.1.qkv", "layers.1.rope_q", "layers.1.rope_k", "layers.1.attention"}) {
+    int at = end;
+    while (ops->Get(at).name() != name) ++at;
+    for (; at > end; --at) ops->SwapElements(at, at - 1);
+    ++end;
+  }
+  for (int i = end; i < ops->size(); ++i) {
+    if (ops->Get(i).layer() == 0) ops->Mutable(i)->set_layer(1);
+  }
 }
 
 struct Breakage {
@@ -185,6 +219,10 @@ INSTANTIATE_TEST_SUITE_P(
                  "no earlier op makes"},
         Breakage{"AllReduceStored", [](M& m) { *m.mutable_graph() = with_collectives(m.graph()); },
                  "knows no topology"},
+        Breakage{"ReadsAcrossAStageCut", reuse_first_norm,
+                 "op layers.1.qkv (linear): reads layers.0.h, made before layers.0.mlp_add_norm"},
+        Breakage{"NoAddBetweenAttentions", attend_twice_in_a_row,
+                 "op layers.1.attention (attention): follows layers.0.attention without an add"},
         Breakage{"LogitsNotLast", [](M& m) { m.mutable_graph()->mutable_ops()->RemoveLast(); },
                  "must be the logits"}),
     [](const auto& instance) { return instance.param.name; });
