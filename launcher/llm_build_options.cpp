@@ -186,7 +186,8 @@ std::string llm_build_help() {
     --disable-pass NAME     may be repeated; passes are listed below
     --dump-graph DIR        the graph before and after each pass, as text
     --architecture FILE     a family that is not built in, as a text file
-    --ignore-config-key K   a key of config.json that changes nothing; may be repeated
+    --ignore-config-key K   a key of config.json that nothing reads and that changes nothing;
+                            may be repeated
     --name NAME             the engine's model name (default: the checkpoint's last component)
     --threads N             (default: all cores)
     --force                 replace an engine that is there

@@ -145,6 +145,19 @@ class ConfigReader {
     return name;
   }
 
+  /// A key that was read decides something, whatever the user says.
+  Status check_none_used(const std::vector<std::string>& ignored_keys) const {
+    for (const std::string& key : ignored_keys) {
+      if (used_.count(key) != 0)
+        return invalid_argument("--ignore-config-key " + key + ": architecture " +
+                                architecture_.name() +
+                                " reads this key of config.json, so it cannot be ignored; leave "
+                                "the flag out" +
+                                (config_.contains(key) ? " or edit config.json" : ""));
+    }
+    return {};
+  }
+
   /// Complains about the first key nobody asked for.
   Status check_all_used(const std::vector<std::string>& ignored_keys) const {
     std::set<std::string> known(std::begin(kHarmlessKeys), std::end(kHarmlessKeys));
@@ -378,6 +391,7 @@ Result<CheckpointConfig> read_checkpoint_config(const json& config, const json& 
     PHALANX_ASSIGN_OR_RETURN(out.switches[item.name()],
                              reader.boolean(item.config_key(), item.absent()));
   }
+  PHALANX_RETURN_IF_ERROR(reader.check_none_used(ignored_keys));
   PHALANX_RETURN_IF_ERROR(reader.check_all_used(ignored_keys));
   for (const std::string& key : ignored_keys) {
     if (config.contains(key)) out.notes.push_back("config.json: " + key + " was ignored as asked");

@@ -27,7 +27,7 @@ Result<std::string> model_type_of(const nlohmann::json& config);
 /// generation_config.json or null: its eos_token_id wins over config.json's. Both dialects are
 /// read: rope_theta and rope_scaling (transformers 4), rope_parameters (transformers 5). A key that
 /// neither the reader nor the architecture knows is an error unless it is null, false or empty, or
-/// listed in ignored_keys: it may change what is computed.
+/// listed in ignored_keys: it may change what is computed. A key that is read cannot be ignored.
 /// Errors: kInvalidArgument naming key, value and what is allowed; kUnsupported for what is well
 /// formed but not computed here (activation, head_dim, is_causal, rope type, quantization_config,
 /// mixed windows).

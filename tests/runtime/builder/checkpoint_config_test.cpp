@@ -267,6 +267,19 @@ TEST(CheckpointConfig, UnknownKeysThatAreOffOrIgnoredPass) {
   EXPECT_THAT(ignored->notes, ::testing::Contains(HasSubstr("logit_scale was ignored")));
 }
 
+TEST(CheckpointConfig, KeysThatAreReadCannotBeIgnored) {
+  json config = base_config();
+  config["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
+  for (const char* key : {"rope_scaling", "hidden_size", "tie_word_embeddings", "attention_bias",
+                          "is_causal", "quantization_config"}) {
+    const auto result = read(config, nullptr, {key});
+    ASSERT_FALSE(result.ok()) << key;
+    EXPECT_EQ(result.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_THAT(result.error().message,
+                HasSubstr(std::string("--ignore-config-key ") + key + ": architecture llama"));
+  }
+}
+
 TEST(CheckpointConfig, ModelType) {
   EXPECT_EQ(*model_type_of({{"model_type", "llama"}}), "llama");
   EXPECT_FALSE(model_type_of({{"model_type", 3}}).ok());
