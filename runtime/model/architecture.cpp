@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <set>
+#include <utility>
 
 #include "runtime/base/check.h"
 #include "runtime/model/builtin_architectures.h"
@@ -58,10 +59,12 @@ Status check_tensor(const engine::TensorTemplate& tensor, const NameSet& switche
   ones.set_head_dim(1);
   ones.set_intermediate_size(1);
   ones.set_vocab_size(1);
-  for (const std::string& shape : {tensor.rows(), tensor.cols()}) {
+  for (const auto& [field, shape] : {std::pair("rows", tensor.rows()), {"cols", tensor.cols()}}) {
     if (shape.empty()) continue;
-    if (auto extent = shape_extent(shape, ones); !extent.ok())
-      return invalid_argument(what + ": " + extent.error().message);
+    const auto extent = shape_extent(shape, ones);
+    if (!extent.ok()) return invalid_argument(what + ": " + extent.error().message);
+    if (*extent < 1)
+      return invalid_argument(what + ": " + field + " is \"" + shape + "\", must be positive");
   }
   if (!tensor.condition().empty())
     PHALANX_RETURN_IF_ERROR(switches.require(tensor.condition(), what));

@@ -192,6 +192,19 @@ TEST_F(ArchitectureText, WrongTextsAreExplained) {
   text_ = kText;
   replace("ignored_tensors: \"*.attn_mask\"", "");
   EXPECT_THAT(build_error(), HasSubstr("att.attn_mask"));
+  for (const char* field : {"rows", "cols"}) {
+    for (const char* shape : {"0", "0 * hidden_size", "hidden_size * 00"}) {
+      text_ = kText;
+      const std::string role =
+          "role: \"down\" checkpoint_names: \"base.h.{layer}.ff.c\"\n          ";
+      replace(role + "rows: \"hidden_size\" cols: \"intermediate_size\"",
+              role + (field == std::string("rows") ? "" : "rows: \"hidden_size\" ") + field +
+                  ": \"" + shape + "\"");
+      EXPECT_THAT(build_error(),
+                  AllOf(HasSubstr("parrot.textproto: tensor \"down\": "),
+                        HasSubstr(std::string(field) + " is \"" + shape + "\", must be positive")));
+    }
+  }
   text_ = kText;
   replace("kind: SELECT_ROWS", "kind: SELECT_ROW");
   EXPECT_THAT(build_error(), HasSubstr("parrot.textproto:"));
