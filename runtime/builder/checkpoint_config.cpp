@@ -246,7 +246,7 @@ Status read_window(ConfigReader& config, const engine::Architecture& architectur
   const int64_t layers = out->model.num_hidden_layers();
   PHALANX_ASSIGN_OR_RETURN(const json layer_types, config.value("layer_types"));
   if (architecture.window_rule() == engine::WINDOW_NONE) {
-    // Known and harmless where every layer is said to see everything.
+    // Harmless where every layer is said to see everything.
     for (const json& type : layer_types) {
       if (type != "full_attention")
         return unsupported("config.json: layer_types holds " + shown(type) + ", architecture " +
@@ -259,8 +259,8 @@ Status read_window(ConfigReader& config, const engine::Architecture& architectur
   if (architecture.window_rule() == engine::WINDOW_ALL_LAYERS) {
     if (!layer_types.is_null() && !layer_types.empty())
       return unsupported("config.json: layer_types is " + shown(layer_types) +
-                         ", layers that differ are not supported by architecture " +
-                         architecture.name());
+                         ", which architecture " + architecture.name() +
+                         " does not read: all its layers attend through sliding_window");
     out->model.set_sliding_window(window);
     return {};
   }
@@ -297,7 +297,7 @@ Status read_window(ConfigReader& config, const engine::Architecture& architectur
   return {};
 }
 
-/// eos_token_id as an integer, a list or null.
+/// Token ids given as an integer, a list or null.
 Result<std::vector<int32_t>> token_ids(const json& value, const std::string& what,
                                        int64_t vocab_size) {
   std::vector<int32_t> ids;
@@ -312,26 +312,28 @@ Result<std::vector<int32_t>> token_ids(const json& value, const std::string& wha
   return ids;
 }
 
+/// The ids of `key`: those of generation_config.json when it names any, else config.json's.
+Result<std::vector<int32_t>> special_tokens(ConfigReader& config, const json& generation,
+                                            const char* key, int64_t vocab_size) {
+  PHALANX_ASSIGN_OR_RETURN(const json own, config.value(key));
+  PHALANX_ASSIGN_OR_RETURN(std::vector<int32_t> ids,
+                           token_ids(own, "config.json: " + config.spelled(key), vocab_size));
+  if (!generation.is_object() || !generation.contains(key)) return ids;
+  PHALANX_ASSIGN_OR_RETURN(
+      std::vector<int32_t> wins,
+      token_ids(generation[key], std::string("generation_config.json: ") + key, vocab_size));
+  return wins.empty() ? ids : wins;
+}
+
 Status read_special_tokens(ConfigReader& config, const json& generation, CheckpointConfig* out) {
   const int64_t vocab_size = out->model.vocab_size();
-  PHALANX_ASSIGN_OR_RETURN(const json eos, config.value("eos_token_id"));
-  PHALANX_ASSIGN_OR_RETURN(std::vector<int32_t> ids,
-                           token_ids(eos, "config.json: eos_token_id", vocab_size));
-  if (generation.is_object() && generation.contains("eos_token_id")) {
-    PHALANX_ASSIGN_OR_RETURN(
-        std::vector<int32_t> wins,
-        token_ids(generation["eos_token_id"], "generation_config.json: eos_token_id", vocab_size));
-    if (!wins.empty()) ids = std::move(wins);
-  }
-  for (int32_t id : ids) out->model.add_eos_token_ids(id);
-  if (ids.empty()) out->notes.emplace_back("the checkpoint names no eos_token_id");
-
-  PHALANX_ASSIGN_OR_RETURN(json bos, config.value("bos_token_id"));
-  if (generation.is_object() && generation.contains("bos_token_id"))
-    bos = generation["bos_token_id"];
-  PHALANX_ASSIGN_OR_RETURN(const std::vector<int32_t> first,
-                           token_ids(bos, "bos_token_id", vocab_size));
-  if (!first.empty()) out->model.set_bos_token_id(first.front());
+  PHALANX_ASSIGN_OR_RETURN(const std::vector<int32_t> eos,
+                           special_tokens(config, generation, "eos_token_id", vocab_size));
+  for (int32_t id : eos) out->model.add_eos_token_ids(id);
+  if (eos.empty()) out->notes.emplace_back("the checkpoint names no eos_token_id");
+  PHALANX_ASSIGN_OR_RETURN(const std::vector<int32_t> bos,
+                           special_tokens(config, generation, "bos_token_id", vocab_size));
+  if (!bos.empty()) out->model.set_bos_token_id(bos.front());
   return {};
 }
 

@@ -24,13 +24,13 @@ struct CheckpointConfig {
 Result<std::string> model_type_of(const nlohmann::json& config);
 
 /// Reads `config` (config.json) as `architecture` understands it; `generation` is
-/// generation_config.json or null: its eos_token_id wins over config.json's. Both dialects are
-/// read: rope_theta and rope_scaling (transformers 4), rope_parameters (transformers 5). A key that
-/// neither the reader nor the architecture knows is an error unless it is null, false or empty, or
-/// listed in ignored_keys: it may change what is computed. A key that is read cannot be ignored.
-/// Errors: kInvalidArgument naming key, value and what is allowed; kUnsupported for what is well
-/// formed but not computed here (activation, head_dim, is_causal, rope type, quantization_config,
-/// mixed windows).
+/// generation_config.json or null: the eos_token_id and bos_token_id it names win over
+/// config.json's. Both dialects are read: rope_theta and rope_scaling (transformers 4),
+/// rope_parameters (transformers 5). A key that neither the reader nor the architecture knows is an
+/// error unless it is null, false or empty, or listed in ignored_keys: it may change what is
+/// computed. A key that is read cannot be ignored. Errors: kInvalidArgument naming key, value and
+/// what is allowed; kUnsupported for what is well formed but not computed here (activation,
+/// head_dim, is_causal, rope type, quantization_config, mixed windows).
 Result<CheckpointConfig> read_checkpoint_config(const nlohmann::json& config,
                                                 const nlohmann::json& generation,
                                                 const engine::Architecture& architecture,

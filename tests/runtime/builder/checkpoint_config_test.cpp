@@ -97,6 +97,14 @@ TEST(CheckpointConfig, EndTokens) {
   EXPECT_THAT(read_model(config).eos_token_ids(), ElementsAre());
 }
 
+TEST(CheckpointConfig, FirstToken) {
+  const json config = base_config();
+  EXPECT_EQ(read_model(config, {{"bos_token_id", 7}}).bos_token_id(), 7);
+  EXPECT_EQ(read_model(config, {{"bos_token_id", nullptr}}).bos_token_id(), 1);
+  EXPECT_THAT(read(config, {{"bos_token_id", 100}}).error().message,
+              HasSubstr("generation_config.json: bos_token_id is 100"));
+}
+
 TEST(CheckpointConfig, RopeInBothDialects) {
   const json llama3 = {{"rope_type", "llama3"},
                        {"factor", 32.0},
