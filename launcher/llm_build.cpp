@@ -14,6 +14,7 @@
 #include "launcher/llm_build_inspect.h"
 #include "launcher/llm_build_options.h"
 #include "runtime/builder/engine_builder.h"
+#include "runtime/executor/memory_ledger.h"
 #include "runtime/model/engine_file.h"
 
 namespace phalanx::launcher {
@@ -48,7 +49,7 @@ builder::Progress progress_line() {
     const auto now = std::chrono::steady_clock::now();
     if (done < total && now - last < std::chrono::milliseconds(100)) return;
     last = now;
-    std::fprintf(stderr, "\r%s of %s%s", bytes_text(done).c_str(), bytes_text(total).c_str(),
+    std::fprintf(stderr, "\r%s of %s%s", format_bytes(done).c_str(), format_bytes(total).c_str(),
                  done < total ? "   " : "   \n");
   };
 }
@@ -72,7 +73,8 @@ void print_report(const builder::BuildOptions& options, const builder::BuildRepo
   for (const std::string& note : manifest.provenance().notes())
     std::printf("note: %s\n", note.c_str());
   std::printf("%s: %s (%s of checkpoint), %zu ops, %.2f s, hash %s\n", options.engine.c_str(),
-              bytes_text(report.engine_bytes).c_str(), bytes_text(report.checkpoint_bytes).c_str(),
+              format_bytes(report.engine_bytes).c_str(),
+              format_bytes(report.checkpoint_bytes).c_str(),
               static_cast<size_t>(manifest.graph().ops_size()), report.seconds,
               manifest.engine_hash().c_str());
 }

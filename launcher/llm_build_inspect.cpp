@@ -5,6 +5,7 @@
 #include <map>
 
 #include "launcher/llm_build_shards.h"
+#include "runtime/executor/memory_ledger.h"
 #include "runtime/model/engine_file.h"
 #include "runtime/model/graph.h"
 #include "runtime/model/graph_shapes.h"
@@ -28,13 +29,6 @@ std::string weight_shape(const engine::Weight& weight) {
   return text.append("]");
 }
 
-int64_t stored_bytes(const engine::Weight& weight) {
-  int64_t bytes = 0;
-  for (const model::StoredTensor& tensor : model::stored_tensors(weight))
-    bytes += tensor.num_bytes();
-  return bytes;
-}
-
 std::string rope_text(const engine::Rope& rope) {
   std::string text = "theta " + number_text(rope.theta());
   switch (rope.type()) {
@@ -46,7 +40,6 @@ std::string rope_text(const engine::Rope& rope) {
              number_text(rope.high_freq_factor()) + ", from " +
              std::to_string(rope.original_max_position_embeddings()) + " positions)";
     case engine::Rope::DEFAULT:
-    case engine::Rope::DYNAMIC_UNUSED:
     case engine::Rope_Type_Rope_Type_INT_MIN_SENTINEL_DO_NOT_USE_:
     case engine::Rope_Type_Rope_Type_INT_MAX_SENTINEL_DO_NOT_USE_:
       break;
@@ -89,14 +82,14 @@ void print_formats(const engine::EngineManifest& manifest, std::ostream& out) {
     for (Total* total : {&totals[format], &all}) {
       ++total->count;
       total->parameters += parameters;
-      total->bytes += stored_bytes(weight);
+      total->bytes += model::stored_bytes(weight);
     }
   }
   const auto line = [&](const std::string& format, const Total& total) {
     char text[160];
     std::snprintf(text, sizeof(text), "  %-14s %5lld tensors %14lld parameters %12s  %.2f bits\n",
                   format.c_str(), static_cast<long long>(total.count),
-                  static_cast<long long>(total.parameters), bytes_text(total.bytes).c_str(),
+                  static_cast<long long>(total.parameters), format_bytes(total.bytes).c_str(),
                   8.0 * static_cast<double>(total.bytes) / static_cast<double>(total.parameters));
     out << text;
   };
@@ -115,7 +108,7 @@ void print_provenance(const engine::EngineManifest& manifest, std::ostream& out)
   for (const std::string& note : provenance.notes()) out << "note           " << note << "\n";
   out << "engine hash    " << manifest.engine_hash() << "\n";
   for (const engine::WeightFile& file : manifest.files())
-    out << "file           " << file.name() << "  " << bytes_text(file.size_bytes()) << "\n";
+    out << "file           " << file.name() << "  " << format_bytes(file.size_bytes()) << "\n";
 }
 
 void print_topologies(const engine::EngineManifest& manifest, std::ostream& out) {
@@ -135,7 +128,7 @@ void print_weights(const engine::EngineManifest& manifest, std::ostream& out) {
     std::snprintf(text, sizeof(text), "%-28s %-16s %-5s %-6s %-11s %12s\n", weight.name().c_str(),
                   weight_shape(weight).c_str(), model::weight_format_text(weight.format()),
                   group.c_str(), model::shard_axis_text(weight.axis()),
-                  bytes_text(stored_bytes(weight)).c_str());
+                  format_bytes(model::stored_bytes(weight)).c_str());
     out << text;
   }
 }
@@ -154,19 +147,6 @@ Status verify_files(const model::EngineFile& engine, std::ostream& out) {
 }
 
 }  // namespace
-
-std::string bytes_text(int64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  auto value = static_cast<double>(bytes);
-  int unit = 0;
-  while (value >= 1024 && unit < 4) {
-    value /= 1024;
-    ++unit;
-  }
-  char text[32];
-  std::snprintf(text, sizeof(text), unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
-  return text;
-}
 
 Status inspect_engine(const InspectOptions& options, std::ostream& out) {
   PHALANX_ASSIGN_OR_RETURN(const auto engine, model::EngineFile::open(options.engine));

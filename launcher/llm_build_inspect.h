@@ -13,7 +13,4 @@ namespace phalanx::launcher {
 /// weight file changed.
 Status inspect_engine(const InspectOptions& options, std::ostream& out);
 
-/// "12.3 MiB".
-std::string bytes_text(int64_t bytes);
-
 }  // namespace phalanx::launcher

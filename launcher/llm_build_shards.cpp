@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <set>
 
-#include "launcher/llm_build_inspect.h"
 #include "parallel/rank_topology.h"
 #include "runtime/executor/memory_ledger.h"
 #include "runtime/executor/stage_plan.h"
@@ -26,10 +25,7 @@ int64_t slice_bytes(const engine::Weight& weight, int tp_size, int tp_rank) {
   const int64_t extent = by_columns ? weight.cols() : weight.rows();
   const int64_t unit = by_columns ? 1 : weight.shard_unit();
   const model::Range range = model::shard_range(weight.axis(), extent, unit, tp_size, tp_rank);
-  int64_t bytes = 0;
-  for (const model::StoredTensor& tensor : model::stored_tensors(weight))
-    bytes += tensor.num_bytes();
-  return bytes / extent * range.size();
+  return model::stored_bytes(weight) / extent * range.size();
 }
 
 /// Weights that the ops of a stage read.
@@ -91,7 +87,7 @@ void print_shards(const engine::EngineManifest& manifest, int tp_size, int pp_si
     std::snprintf(text, sizeof(text), "  %4d  %5d  %2d  %-8s  %-8s  %-8s  %-16s  %s\n", rank,
                   topology.pp_rank(), tp_rank, range_text({first, last}).c_str(),
                   range_text(q_heads).c_str(), range_text(kv_heads).c_str(),
-                  range_text(vocab).c_str(), bytes_text(bytes).c_str());
+                  range_text(vocab).c_str(), format_bytes(bytes).c_str());
     out << text;
   }
   print_ledger(manifest, tp_size, pp_size, out);

@@ -29,20 +29,13 @@ struct Job {
   int64_t num_rows = 0;
 };
 
-int64_t stored_bytes(const engine::Weight& weight) {
-  int64_t bytes = 0;
-  for (const model::StoredTensor& tensor : model::stored_tensors(weight))
-    bytes += tensor.num_bytes();
-  return bytes;
-}
-
 /// Consecutive weights in files of at most max_file_bytes.
 std::vector<std::vector<const BoundTensor*>> assign_files(const std::vector<BoundTensor>& tensors,
                                                           int64_t max_file_bytes) {
   std::vector<std::vector<const BoundTensor*>> files;
   int64_t used = 0;
   for (const BoundTensor& bound : tensors) {
-    const int64_t bytes = stored_bytes(bound.weight);
+    const int64_t bytes = model::stored_bytes(bound.weight);
     if (files.empty() || used + bytes > max_file_bytes) {
       files.emplace_back();
       used = 0;

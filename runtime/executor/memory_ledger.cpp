@@ -7,17 +7,6 @@
 #include "runtime/model/manifest.h"
 
 namespace phalanx {
-namespace {
-
-int64_t stored_bytes(const engine::Weight& weight) {
-  int64_t bytes = 0;
-  for (const model::StoredTensor& tensor : model::stored_tensors(weight)) {
-    bytes += tensor.num_bytes();
-  }
-  return bytes;
-}
-
-}  // namespace
 
 std::vector<RankLedger> make_memory_ledger(const engine::EngineManifest& manifest, int tp_size,
                                            int pp_size, const StepLimits& limits,
@@ -43,7 +32,7 @@ std::vector<RankLedger> make_memory_ledger(const engine::EngineManifest& manifes
     for (const engine::Op& op : plan.ops) {
       if (op.kind() != engine::EMBEDDING) continue;
       for (const engine::Weight& weight : manifest.weights()) {
-        if (weight.name() == op.weights(0)) entry.mapped_bytes += stored_bytes(weight);
+        if (weight.name() == op.weights(0)) entry.mapped_bytes += model::stored_bytes(weight);
       }
     }
     ledger.push_back(entry);

@@ -55,7 +55,6 @@ Status check_rope(const engine::Rope& rope, int64_t head_dim) {
         return invalid_argument("model.rope.high_freq_factor must be greater than low_freq_factor");
       return check_range("model.rope.original_max_position_embeddings",
                          rope.original_max_position_embeddings(), 1, kMaxDimension);
-    case engine::Rope::DYNAMIC_UNUSED:
     case engine::Rope_Type_Rope_Type_INT_MIN_SENTINEL_DO_NOT_USE_:
     case engine::Rope_Type_Rope_Type_INT_MAX_SENTINEL_DO_NOT_USE_:
       break;
@@ -178,6 +177,12 @@ std::vector<StoredTensor> stored_tensors(const engine::Weight& weight) {
   }
   PHALANX_CHECK(false, "weight format " + std::to_string(weight.format()));
   return {};
+}
+
+int64_t stored_bytes(const engine::Weight& weight) {
+  int64_t bytes = 0;
+  for (const StoredTensor& tensor : stored_tensors(weight)) bytes += tensor.num_bytes();
+  return bytes;
 }
 
 Status verify_description(const engine::EngineManifest& manifest) {

@@ -28,6 +28,9 @@ struct StoredTensor {
 /// as the builder writes them; a reader also takes f32 and f16.
 std::vector<StoredTensor> stored_tensors(const engine::Weight& weight);
 
+/// Bytes of all of them.
+int64_t stored_bytes(const engine::Weight& weight);
+
 /// Checks fields, the ranges that later arithmetic relies on and the kernels' limits, then the
 /// graph: all but the weight files, so that a builder can ask before it writes them. Errors:
 /// kUnsupported (format_version, head_dim), kInvalidArgument naming field, value and what is

@@ -40,7 +40,6 @@ std::vector<double> rope_inverse_frequencies(const engine::Rope& rope) {
       case engine::Rope::LLAMA3:
         frequency = llama3_scaled(frequency, rope);
         break;
-      case engine::Rope::DYNAMIC_UNUSED:
       case engine::Rope_Type_Rope_Type_INT_MIN_SENTINEL_DO_NOT_USE_:
       case engine::Rope_Type_Rope_Type_INT_MAX_SENTINEL_DO_NOT_USE_:
         PHALANX_CHECK(false, "rope type " + std::to_string(rope.type()));

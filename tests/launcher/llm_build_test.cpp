@@ -155,12 +155,5 @@ TEST_F(LlmBuildInspect, VerifyFindsAFlippedBit) {
   EXPECT_THAT(inspect(options), HasSubstr("error: "));
 }
 
-TEST(BytesText, Units) {
-  EXPECT_EQ(bytes_text(0), "0 B");
-  EXPECT_EQ(bytes_text(1023), "1023 B");
-  EXPECT_EQ(bytes_text(1536), "1.5 KiB");
-  EXPECT_EQ(bytes_text(int64_t{5} << 30), "5.0 GiB");
-}
-
 }  // namespace
 }  // namespace phalanx::launcher
