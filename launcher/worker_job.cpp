@@ -61,7 +61,9 @@ void WorkerJob::build() {
   monitor_->progress().set_operation("set up communication");
   build_groups();
   monitor_->progress().set_operation("start the kernels");
-  operators_ = kernels::make_cpu_operators(setup_.cpu);
+  kernels::CpuBackendOptions cpu = setup_.cpu;
+  cpu.work = &monitor_->progress().work();
+  operators_ = kernels::make_cpu_operators(cpu);
   executor_ =
       std::make_unique<GraphExecutor>(setup_.engine, setup_.topology, setup_.executor,
                                       ExecutorGroups{tensor_group_.get(), pipeline_group_.get()},
@@ -77,6 +79,7 @@ void WorkerJob::build_groups() {
   const parallel::RankTopology& topology = setup_.topology;
   parallel::CommunicatorOptions options;
   options.spin = setup_.spin;
+  options.work = &monitor_->progress().work();
   const auto hidden_size = static_cast<size_t>(setup_.engine->manifest().model().hidden_size());
   // Activations of a step one way; the sampled tokens of all steps in flight the other.
   constexpr size_t kMaxResultBytes = 256;

@@ -10,14 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "runtime/base/work_counter.h"
+
 namespace phalanx::parallel {
 
 /// A group of ranks that compute together. Every member calls the same verbs in the same order
 /// (send and recv pair up; between two ranks, what was sent before a gather, broadcast or
-/// all-reduce is also received before it). One thread per communicator. A wait that outlasts the
-/// group's deadline, or whose peer is gone, throws DeviceError naming operation, peer rank and its
-/// host. A waiting rank spins only while ranks do not outnumber cores, and then sleeps (futex, or
-/// poll with short sleeps over MPI).
+/// all-reduce is also received before it). One thread per communicator. A wait that the job's
+/// monitor ends, or in a group without one outlasts the deadline, throws DeviceError naming
+/// operation, peer rank and its host. A waiting rank spins only while ranks do not outnumber cores,
+/// and then sleeps (futex, or poll with short sleeps over MPI).
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -43,10 +45,17 @@ class Communicator {
   virtual void send(std::span<const std::byte> data, int peer) = 0;
   virtual void recv(std::span<std::byte> data, int peer) = 0;
 
+  /// Like send, but returns at once, with a copy of what does not go now: for messages against the
+  /// stream of the others, where two ranks that both waited in send would wait for good. The rest
+  /// goes, in order, while this rank waits in recv and in push_posted and finish_posted.
+  virtual void post(std::span<const std::byte> data, int peer) = 0;
+  /// Moves on what was posted, without waiting. True when all of it has gone.
+  virtual bool push_posted() = 0;
+  /// Waits until all of it has gone.
+  virtual void finish_posted() = 0;
+
   /// True when recv(peer) would not wait for the message's first byte.
   virtual bool can_recv(int peer) = 0;
-
-  virtual void barrier() = 0;
 
   /// "shm", "mpi" or "shm+mpi": how this group's pairs talk, for the banner.
   virtual std::string transport() const = 0;
@@ -60,8 +69,12 @@ class Communicator {
 std::unique_ptr<Communicator> make_single_communicator();
 
 struct CommunicatorOptions {
-  std::chrono::milliseconds deadline{60'000};  ///< of one wait inside one verb
-  bool spin = true;                            ///< ranks do not outnumber cores on this host
+  /// Of one wait inside one verb, in a group without an abort flag. With one, a JobMonitor watches:
+  /// it knows who is alive and who works, and it alone ends a wait; a peer may work for as long as
+  /// it takes.
+  std::chrono::milliseconds deadline{60'000};
+  bool spin = true;             ///< ranks do not outnumber cores on this host
+  WorkCounter* work = nullptr;  ///< not owned; counts what has moved as thread 0, or null
   size_t max_message_bytes =
       64U << 20;           ///< sizes the shared-memory slots; larger messages go in parts
   bool force_mpi = false;  ///< for tests: MPI even within a host

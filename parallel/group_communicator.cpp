@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
 #include <cstring>
 #include <numeric>
+#include <thread>
 
 #include "parallel/add_tree.h"
 #include "parallel/mpi_link.h"
@@ -55,7 +57,8 @@ GroupCommunicator::GroupCommunicator(MpiGroup group, const std::vector<GroupMemb
   rank_ = group_.rank();
   size_ = group_.size();
   PHALANX_CHECK_EQ(members.size(), static_cast<size_t>(size_), "one description a member");
-  context_.policy = {options.deadline, options.spin, abort};
+  context_.policy = make_wait_policy(options.deadline, options.spin, abort);
+  if (options.work != nullptr) context_.tally = options.work->tally(0);
   context_.operation = "make_communicator";
   for (const GroupMember& member : members)
     context_.peers.push_back("rank " + std::to_string(member.global_rank) + " on " + member.host);
@@ -78,7 +81,7 @@ void GroupCommunicator::make_links(const CommunicatorOptions& options) {
   if (layout_.block_size < size_) received_.resize(slot_bytes_ / sizeof(float));
 }
 
-// Layout of a domain's segment: the gate of its members, the reducers of its blocks, the rings of
+// Layout of a domain's segment: the reducers of its blocks, the rings of
 // its pairs. Every member computes the same offsets.
 void GroupCommunicator::attach_shared_memory(size_t ring_bytes) {
   std::vector<int> mates;
@@ -86,7 +89,6 @@ void GroupCommunicator::attach_shared_memory(size_t ring_bytes) {
     if (shares_memory_with(member)) mates.push_back(member);
   const int num_mates = static_cast<int>(mates.size());
   const auto num_blocks = static_cast<size_t>(num_mates / layout_.block_size);
-  const size_t gate_bytes = ArrivalGate::bytes_needed(num_mates);
   const size_t block_bytes =
       layout_.block_size > 1 ? SharedMemoryReducer::bytes_needed(layout_.block_size, slot_bytes_)
                              : 0;
@@ -96,8 +98,7 @@ void GroupCommunicator::attach_shared_memory(size_t ring_bytes) {
   const bool is_head = mates.front() == rank_;
   const bool is_shared = num_mates > 1;
   if (is_head && is_shared)
-    segment_ =
-        SharedSegment::create(gate_bytes + num_blocks * block_bytes + num_pairs * pair_bytes);
+    segment_ = SharedSegment::create(num_blocks * block_bytes + num_pairs * pair_bytes);
   const auto tickets = group_.all_gather(is_head && is_shared ? segment_.ticket() : "");
   if (!is_head) segment_ = SharedSegment::attach(tickets[static_cast<size_t>(mates.front())]);
   group_.all_gather("attached");
@@ -107,8 +108,6 @@ void GroupCommunicator::attach_shared_memory(size_t ring_bytes) {
   const auto self = std::find(mates.begin(), mates.end(), rank_);
   const auto place = static_cast<int>(self - mates.begin());
   std::byte* region = segment_.data();
-  domain_gate_.emplace(region, mates, place, context_);
-  region += gate_bytes;
   if (layout_.block_size > 1) {
     // Whole blocks in ascending order: a block's number in its domain is its place there.
     const int block = place / layout_.block_size;
@@ -210,37 +209,52 @@ void GroupCommunicator::broadcast(std::span<std::byte> data, int root) {
     if (member != rank_ && head_of(member) == rank_) link(member).send(data);
 }
 
-// Within a domain at its gate; between domains by one message from each head to rank 0 and back, of
-// a kind apart, so that messages sent before the barrier may be received after it.
-void GroupCommunicator::barrier() {
-  context_.operation = "barrier";
-  if (domain_gate_) domain_gate_->meet();
-  std::vector<MpiLink> heads;  // of the other domains
-  for (int member = 1; member < size_; ++member)
-    if (layout_.heads[static_cast<size_t>(member)] == member)
-      heads.emplace_back(group_.communicator(), member, context_, MpiLink::kBarrier);
-  if (heads.empty()) return;
-  std::byte token{1};
-  const auto token_span = std::span(&token, 1);
-  if (rank_ == 0) {
-    for (MpiLink& head : heads) head.recv(token_span);
-    for (MpiLink& head : heads) head.send(token_span);
-  } else if (layout_.heads[static_cast<size_t>(rank_)] == rank_) {
-    MpiLink leader(group_.communicator(), 0, context_, MpiLink::kBarrier);
-    leader.send(token_span);
-    leader.recv(token_span);
-  }
-  if (domain_gate_) domain_gate_->meet();
-}
-
 void GroupCommunicator::send(std::span<const std::byte> data, int peer) {
   context_.operation = "send";
   link(peer).send(data);
 }
 
+/// Pushes what was posted until it has gone or done() holds. The two ends are events of different
+/// pairs, so this looks again and again; it is rare, since what is posted mostly goes at once.
+template <typename Done>
+void GroupCommunicator::push_until(const Done& done, const std::string& what) {
+  constexpr std::chrono::microseconds kLookEvery{50};
+  const SlowWait slow(context_.policy);
+  while (!push_posted() && !done()) {
+    slow.check([&] { return std::string(context_.operation) + ": " + what; });
+    std::this_thread::sleep_for(kLookEvery);
+  }
+}
+
 void GroupCommunicator::recv(std::span<std::byte> data, int peer) {
   context_.operation = "recv";
-  link(peer).recv(data);
+  PeerLink& from = link(peer);
+  // The peer's message may depend, over others, on what this rank has posted: both must go on.
+  if (has_posted_)
+    push_until([&] { return from.can_recv(); },
+               "waiting for " + context_.peers[static_cast<size_t>(peer)]);
+  from.recv(data);
+}
+
+void GroupCommunicator::post(std::span<const std::byte> data, int peer) {
+  context_.operation = "post";
+  link(peer).post(data);
+  has_posted_ = true;
+  push_posted();
+}
+
+bool GroupCommunicator::push_posted() {
+  if (!has_posted_) return true;
+  bool is_all_gone = true;
+  for (const auto& link : links_)
+    if (link != nullptr && !link->push_posted()) is_all_gone = false;
+  has_posted_ = !is_all_gone;
+  return is_all_gone;
+}
+
+void GroupCommunicator::finish_posted() {
+  context_.operation = "finish_posted";
+  push_until([] { return false; }, "waiting for the receivers of posted messages");
 }
 
 bool GroupCommunicator::can_recv(int peer) { return link(peer).can_recv(); }

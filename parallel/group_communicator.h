@@ -44,8 +44,10 @@ class GroupCommunicator : public Communicator {
   void broadcast(std::span<std::byte> data, int root) override;
   void send(std::span<const std::byte> data, int peer) override;
   void recv(std::span<std::byte> data, int peer) override;
+  void post(std::span<const std::byte> data, int peer) override;
+  bool push_posted() override;
+  void finish_posted() override;
   bool can_recv(int peer) override;
-  void barrier() override;
   std::string transport() const override;
 
  private:
@@ -54,14 +56,16 @@ class GroupCommunicator : public Communicator {
   bool shares_memory_with(int member) const;
   PeerLink& link(int peer);
   void add_other_blocks(std::span<float> data);
+  template <typename Done>
+  void push_until(const Done& done, const std::string& what);
 
   MpiGroup group_;
   GroupLayout layout_;
   WaitContext context_;
   size_t slot_bytes_ = 0;
   SharedSegment segment_;  ///< of this rank's domain; empty when it is alone there
-  std::vector<std::unique_ptr<PeerLink>> links_;  ///< [size], null for this rank itself
-  std::optional<ArrivalGate> domain_gate_;
+  std::vector<std::unique_ptr<PeerLink>> links_;      ///< [size], null for this rank itself
+  bool has_posted_ = false;                           ///< some link may have posted messages left
   std::optional<SharedMemoryReducer> block_reducer_;  ///< when block_size > 1
   std::vector<float> received_;                       ///< [slot floats] another block's sums
 };

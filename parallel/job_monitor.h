@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "runtime/base/work_counter.h"
 
 namespace phalanx::parallel {
 
@@ -26,6 +27,9 @@ class Progress {
     layer_.store(layer, std::memory_order_relaxed);
     count_.fetch_add(1, std::memory_order_relaxed);
   }
+  /// Where kernels and transports count the pieces of an operation, so that a long one is seen to
+  /// move. Handed to them when they are made; they do not outlive the monitor.
+  WorkCounter& work() { return work_; }
   void set_step(int64_t step) { step_.store(step, std::memory_order_relaxed); }
   /// Idle ranks wait for a plan and owe no progress; waiting ranks wait for a peer and are not the
   /// culprit of a hang.
@@ -36,7 +40,8 @@ class Progress {
   int64_t layer() const { return layer_.load(std::memory_order_relaxed); }
   int64_t step() const { return step_.load(std::memory_order_relaxed); }
   State state() const { return state_.load(std::memory_order_relaxed); }
-  uint64_t count() const { return count_.load(std::memory_order_relaxed); }
+  /// Changes with every operation and every piece of one.
+  uint64_t count() const { return count_.load(std::memory_order_relaxed) + work_.total(); }
 
  private:
   std::atomic<const char*> operation_{"start"};
@@ -44,6 +49,7 @@ class Progress {
   std::atomic<int64_t> step_{-1};
   std::atomic<State> state_{State::kBusy};
   std::atomic<uint64_t> count_{0};
+  WorkCounter work_;
 };
 
 struct JobMonitorOptions {
@@ -51,7 +57,7 @@ struct JobMonitorOptions {
   std::chrono::milliseconds silence{3'000};  ///< no heartbeat for this long: the rank is lost
   /// A busy rank without progress for this long hangs. With what mpirun takes to end (up to a
   /// second and a half) the job is gone within five seconds; operations that may take longer than
-  /// this count progress in their middle.
+  /// this count pieces (Progress::work).
   std::chrono::milliseconds operation_deadline{3'200};
   std::chrono::milliseconds load_deadline{300'000};  ///< the same before mark_ready()
 };

@@ -1,7 +1,9 @@
 // A PeerLink over MPI messages, for ranks on different hosts. Used by GroupCommunicator.
 #pragma once
 
+#include <deque>
 #include <span>
+#include <vector>
 
 #include <mpi.h>
 
@@ -14,16 +16,18 @@ namespace phalanx::parallel {
 /// short sleeps, since a rank that blocks inside MPI burns a core and cannot be interrupted.
 class MpiLink : public PeerLink {
  public:
-  /// Messages of different tags do not see each other.
-  enum Tag : int { kData = 1, kBarrier = 2 };
-
   /// `peer` is the rank in `communicator` and the index in context.peers; neither is owned.
-  MpiLink(MPI_Comm communicator, int peer, const WaitContext& context, Tag tag = kData)
-      : communicator_(communicator), peer_(peer), tag_(tag), context_(context) {}
+  MpiLink(MPI_Comm communicator, int peer, const WaitContext& context)
+      : communicator_(communicator), peer_(peer), context_(context) {}
+  ~MpiLink() override;
+  MpiLink(const MpiLink&) = delete;
+  MpiLink& operator=(const MpiLink&) = delete;
 
   void send(std::span<const std::byte> data) override;
   void recv(std::span<std::byte> data) override;
   void exchange(std::span<const std::byte> out, std::span<std::byte> in) override;
+  void post(std::span<const std::byte> data) override;
+  bool push_posted() override;
   bool can_recv() override;
 
  private:
@@ -32,9 +36,15 @@ class MpiLink : public PeerLink {
   void wait(std::span<MPI_Request> requests, std::span<MPI_Status> statuses);
   void check_received(const MPI_Status& status, size_t expected) const;
 
+  /// A message on its way: MPI reads the bytes until the request is done.
+  struct Posted {
+    std::vector<std::byte> bytes;
+    MPI_Request request = MPI_REQUEST_NULL;
+  };
+  std::deque<Posted> posted_;
+
   MPI_Comm communicator_;
   int peer_;
-  Tag tag_;
   const WaitContext& context_;
 };
 

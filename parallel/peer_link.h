@@ -16,6 +16,11 @@ class PeerLink {
   virtual void recv(std::span<std::byte> data) = 0;
   /// send and recv of equal sizes at the same time, so that two ranks may face each other.
   virtual void exchange(std::span<const std::byte> out, std::span<std::byte> in) = 0;
+  /// Like send, but takes a copy of what does not go at once; push_posted moves it on. Order holds
+  /// among posts and sends.
+  virtual void post(std::span<const std::byte> data) = 0;
+  /// Never waits. True when everything posted has gone.
+  virtual bool push_posted() = 0;
   /// Whether recv would find at least the start of a message.
   virtual bool can_recv() = 0;
 };

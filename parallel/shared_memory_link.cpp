@@ -83,6 +83,7 @@ void SharedMemoryLink::write_all(std::span<const std::byte> data) {
         outgoing_.reader_cpu());
     data = data.subspan(outgoing_.write_some(data));
     peer_event_.notify();
+    context_.count_moved();
   }
 }
 
@@ -93,10 +94,44 @@ void SharedMemoryLink::read_all(std::span<std::byte> data) {
         incoming_.writer_cpu());
     data = data.subspan(incoming_.read_some(data));
     peer_event_.notify();
+    context_.count_moved();
   }
 }
 
+void SharedMemoryLink::post(std::span<const std::byte> data) {
+  const uint64_t size = data.size();
+  const auto head = std::as_bytes(std::span(&size, 1));
+  posted_.insert(posted_.end(), head.begin(), head.end());
+  posted_.insert(posted_.end(), data.begin(), data.end());
+  push_posted();
+}
+
+bool SharedMemoryLink::push_posted() {
+  size_t moved = 0;
+  while (num_pushed_ < posted_.size()) {
+    const size_t count = outgoing_.write_some(std::span(posted_).subspan(num_pushed_));
+    if (count == 0) break;
+    num_pushed_ += count;
+    moved += count;
+  }
+  if (moved != 0) {
+    peer_event_.notify();
+    context_.count_moved();
+  }
+  if (num_pushed_ < posted_.size()) return false;
+  posted_.clear();
+  num_pushed_ = 0;
+  return true;
+}
+
+void SharedMemoryLink::finish_posted() {
+  write_all(std::span(posted_).subspan(num_pushed_));
+  posted_.clear();
+  num_pushed_ = 0;
+}
+
 void SharedMemoryLink::send(std::span<const std::byte> data) {
+  finish_posted();
   const uint64_t size = data.size();
   const auto head = std::as_bytes(std::span(&size, 1));
   // The first data follow the size without a wake in between: the reader would only sleep again.
@@ -115,6 +150,7 @@ void SharedMemoryLink::recv(std::span<std::byte> data) {
 }
 
 void SharedMemoryLink::exchange(std::span<const std::byte> out, std::span<std::byte> in) {
+  finish_posted();
   const uint64_t out_size = out.size();
   uint64_t in_size = 0;
   std::span<const std::byte> out_head = std::as_bytes(std::span(&out_size, 1));
@@ -144,6 +180,7 @@ void SharedMemoryLink::exchange(std::span<const std::byte> out, std::span<std::b
     }
     if (moved != 0) {
       peer_event_.notify();
+      context_.count_moved();
       continue;
     }
     const bool wants_room = !out_head.empty() || !out.empty();

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "parallel/peer_link.h"
 #include "parallel/shared_event.h"
@@ -58,6 +59,8 @@ class SharedMemoryLink : public PeerLink {
   void send(std::span<const std::byte> data) override;
   void recv(std::span<std::byte> data) override;
   void exchange(std::span<const std::byte> out, std::span<std::byte> in) override;
+  void post(std::span<const std::byte> data) override;
+  bool push_posted() override;
   bool can_recv() override { return incoming_.has_data(); }
 
  private:
@@ -70,6 +73,7 @@ class SharedMemoryLink : public PeerLink {
 
   std::string wait_text() const;
   void write_all(std::span<const std::byte> data);
+  void finish_posted();
   void read_all(std::span<std::byte> data);
   void check_size(uint64_t announced, size_t expected) const;
 
@@ -80,6 +84,8 @@ class SharedMemoryLink : public PeerLink {
   SharedEvent& peer_event_;
   const WaitContext& context_;
   int peer_;
+  std::vector<std::byte> posted_;  ///< with sizes in front; the first num_pushed_ bytes are gone
+  size_t num_pushed_ = 0;
 };
 
 }  // namespace phalanx::parallel

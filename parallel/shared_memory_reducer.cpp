@@ -53,6 +53,7 @@ void ArrivalGate::meet() {
   first_missing_ = 0;
   lines_[rank_].cpu.store(current_cpu(), std::memory_order_relaxed);
   lines_[rank_].meeting.store(meeting_, std::memory_order_seq_cst);
+  context_.count_moved();
   if (all_arrived()) {  // maybe as the last one, for whom the sleepers wait
     shared_->event.notify();
     return;

@@ -22,8 +22,10 @@ class SingleCommunicator : public Communicator {
   void broadcast(std::span<std::byte>, int root) override { check_root(root); }
   void send(std::span<const std::byte>, int) override { refuse(); }
   void recv(std::span<std::byte>, int) override { refuse(); }
+  void post(std::span<const std::byte>, int) override { refuse(); }
+  bool push_posted() override { return true; }
+  void finish_posted() override {}
   bool can_recv(int) override { refuse(); }
-  void barrier() override {}
   std::string transport() const override { return "none"; }
 
  private:

@@ -18,7 +18,7 @@ namespace {
 constexpr std::chrono::milliseconds kConnectDeadline{30'000};
 
 WaitPolicy wait_policy(const StepChannelOptions& options, const AbortFlag* abort) {
-  return {options.deadline, options.spin, abort};
+  return make_wait_policy(options.deadline, options.spin, abort);
 }
 
 size_t ring_capacity(const StepChannelOptions& options) {

@@ -14,7 +14,7 @@
 namespace phalanx::parallel {
 
 /// Leader's end. Thread: the leader's. publish() copies and returns at once unless a reader is
-/// `capacity` messages behind (then it waits, with the deadline, for room).
+/// more than the ring's capacity behind (then it waits for room).
 class StepPublisher {
  public:
   virtual ~StepPublisher() = default;
@@ -40,6 +40,7 @@ class MpiSession;
 struct StepChannelOptions {
   size_t capacity_bytes = 8U << 20;  ///< ring bytes; a message is at most half of it
   bool spin = true;                  ///< spin some microseconds before sleeping
+  /// Of publish(), without an abort flag; with one the JobMonitor decides (CommunicatorOptions).
   std::chrono::milliseconds deadline{60'000};
 };
 

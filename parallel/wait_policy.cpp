@@ -7,6 +7,11 @@
 
 namespace phalanx::parallel {
 
+WaitPolicy make_wait_policy(std::chrono::nanoseconds deadline, bool spin, const AbortFlag* abort) {
+  constexpr std::chrono::hours kNever{24 * 365};
+  return {abort != nullptr ? kNever : deadline, spin, abort};
+}
+
 void SlowWait::throw_aborted(const std::string& what) const {
   throw DeviceError(what + ": given up, because the job is ending");
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "runtime/base/work_counter.h"
 
 namespace phalanx::parallel {
 
@@ -23,6 +24,9 @@ struct WaitPolicy {
   const AbortFlag* abort = nullptr;  ///< may be null
 };
 
+/// With an abort flag a JobMonitor decides how long is too long, and the deadline is never.
+WaitPolicy make_wait_policy(std::chrono::nanoseconds deadline, bool spin, const AbortFlag* abort);
+
 /// What the transports of one group share: how to wait, and the words for the error. `operation` is
 /// the verb in progress, set by the group before it waits; peers[i] is "rank 3 on node2" for
 /// member i.
@@ -30,6 +34,12 @@ struct WaitContext {
   WaitPolicy policy;
   const char* operation = "start";
   std::vector<std::string> peers;
+  uint64_t* tally = nullptr;  ///< of a WorkCounter, or null
+
+  /// Something has come or gone: a message too long for its network's speed is no hang.
+  void count_moved() const {
+    if (tally != nullptr) count_piece(tally);
+  }
 };
 
 /// One wait that has outlasted spinning.

@@ -16,10 +16,10 @@ namespace {
 using parallel::Progress;
 using std::chrono::milliseconds;
 
-/// Results travel against the stream of activations. If both ends of a pair could block in send,
-/// the pipeline would lock up: so results go in parts that every transport takes without a waiting
-/// receiver (MPI's eager messages; the shared-memory ring has room for all steps in flight).
-constexpr size_t kResultPartBytes = 32U << 10;
+/// Results travel against the stream of activations. If both ends could block in send, the pipeline
+/// would lock up: so results are posted. In parts that fit MPI's eager messages (4 KiB where they
+/// are smallest), since a longer one moves on only when the sampler rank is between two ops.
+constexpr size_t kResultPartBytes = 2U << 10;
 
 /// A step's result between ranks: fixed-width, host byte order (ranks share an architecture).
 struct WireToken {
@@ -92,17 +92,21 @@ RankWorker::RankWorker(const RankWorkerParts& parts, const StepLimits& limits,
 void RankWorker::announce_wait() {
   static constexpr char kForPlan[] = "wait for a plan";
   static constexpr char kForResults[] = "wait for results";
-  const char* operation = awaits_results() ? kForResults : kForPlan;
+  static constexpr char kForRoom[] = "send sampled tokens";
+  const char* operation = awaits_results() ? kForResults : has_unsent_ ? kForRoom : kForPlan;
   if (parts_.progress->operation() == operation) return;
   parts_.progress->set_operation(operation);
-  parts_.progress->set_state(awaits_results() ? Progress::State::kWaiting : Progress::State::kIdle);
+  parts_.progress->set_state(operation == kForPlan ? Progress::State::kIdle
+                                                   : Progress::State::kWaiting);
 }
 
 void RankWorker::run() {
   while (true) {
+    has_unsent_ = parts_.groups.pipeline != nullptr && !parts_.groups.pipeline->push_posted();
     announce_wait();
-    // With results under way, look for both: a plan to start, a result to deliver.
-    const auto message = parts_.plans->next(awaits_results() ? milliseconds(1) : milliseconds(500));
+    // With results under way, look for both: a plan to start, a result to deliver or to send on.
+    const bool looks = awaits_results() || has_unsent_;
+    const auto message = parts_.plans->next(looks ? milliseconds(1) : milliseconds(500));
     if (!message) {
       while (awaits_results() && parts_.groups.pipeline->can_recv(parts_.topology.pp_size - 1)) {
         receive_result();
@@ -120,6 +124,11 @@ void RankWorker::run() {
     if (plan->stop) break;
   }
   while (awaits_results()) receive_result();
+  if (parts_.groups.pipeline != nullptr) {
+    parts_.progress->set_operation("send the last tokens");
+    parts_.progress->set_state(Progress::State::kWaiting);
+    parts_.groups.pipeline->finish_posted();
+  }
 }
 
 void RankWorker::execute(const StepPlan& plan) {
@@ -210,10 +219,10 @@ void RankWorker::hand_on(StepResult result) {
   parts_.progress->set_operation("send sampled tokens");
   const std::vector<std::byte> payload = encode_result(result);
   const uint64_t header[2] = {result.step, payload.size()};
-  parts_.groups.pipeline->send(std::as_bytes(std::span(header)), 0);
+  parts_.groups.pipeline->post(std::as_bytes(std::span(header)), 0);
   for (std::span<const std::byte> rest = payload; !rest.empty();) {
     const auto part = rest.first(std::min(rest.size(), kResultPartBytes));
-    parts_.groups.pipeline->send(part, 0);
+    parts_.groups.pipeline->post(part, 0);
     rest = rest.subspan(part.size());
   }
 }

@@ -61,6 +61,7 @@ class RankWorker {
   uint64_t previous_hash_ = 0;
   std::deque<uint64_t> awaited_steps_;  ///< rank 0 with pp_size > 1: sampled there, not yet here
   int64_t newest_received_step_ = -1;
+  bool has_unsent_ = false;  ///< sampler rank with pp_size > 1: posted results that have not gone
   std::vector<int32_t> fed_back_;
 };
 

@@ -29,6 +29,9 @@ std::vector<int> world_ranks() {
   return ranks;
 }
 
+/// Returns when every rank of the world has come.
+void meet() { test_session().all_reduce_min(0); }
+
 /// Both ways to talk, with small slots (everything goes in parts) and with the default ones.
 struct Setting {
   bool force_mpi;
@@ -166,12 +169,58 @@ TEST_P(GroupCommunicatorTest, RandomPairsTalkInOrder) {
   }
 }
 
+// The pipeline's pattern: activations go from rank to rank, results from the last back to the
+// first, both far longer than a ring or an eager message, and rank 0 is ahead by a step.
+TEST_P(GroupCommunicatorTest, PostedMessagesDoNotWaitInACircle) {
+  constexpr uint64_t kSteps = 12;
+  constexpr size_t kActivationBytes = 300'000;
+  constexpr size_t kResultBytes = 400'000;
+  const int last = group_->size() - 1;
+  const auto receive_result = [&](uint64_t step) {
+    std::vector<std::byte> result(kResultBytes);
+    group_->recv(result, last);
+    ASSERT_EQ(result, pattern(1000 + step, kResultBytes));
+  };
+  for (uint64_t step = 0; step < kSteps; ++step) {
+    std::vector<std::byte> activations = pattern(step, kActivationBytes);
+    if (group_->rank() != 0) {
+      std::fill(activations.begin(), activations.end(), std::byte{0});
+      group_->recv(activations, group_->rank() - 1);
+      ASSERT_EQ(activations, pattern(step, kActivationBytes));
+    }
+    if (group_->rank() != last) group_->send(activations, group_->rank() + 1);
+    if (group_->rank() == last) group_->post(pattern(1000 + step, kResultBytes), 0);
+    if (group_->rank() == 0 && step >= 2) receive_result(step - 2);
+  }
+  if (group_->rank() == 0) {
+    receive_result(kSteps - 2);
+    receive_result(kSteps - 1);
+  }
+  group_->finish_posted();
+  EXPECT_TRUE(group_->push_posted());
+}
+
+TEST_P(GroupCommunicatorTest, PostsAndSendsKeepTheirOrder) {
+  std::mt19937 random(11);
+  for (uint64_t call = 0; call < 100; ++call) {
+    const size_t size = random_size(random);
+    const bool posts = random() % 2 == 0;
+    if (group_->rank() == 1 && posts) group_->post(pattern(call, size), 0);
+    if (group_->rank() == 1 && !posts) group_->send(pattern(call, size), 0);
+    if (group_->rank() != 0) continue;
+    std::vector<std::byte> received(size);
+    group_->recv(received, 1);
+    ASSERT_EQ(received, pattern(call, size)) << "call " << call;
+  }
+  group_->finish_posted();
+}
+
 TEST_P(GroupCommunicatorTest, CanRecvTellsWhetherAMessageIsThere) {
   std::byte token{5};
   const auto span = std::span(&token, 1);
   if (group_->rank() == 1) {
     EXPECT_FALSE(group_->can_recv(0));
-    group_->barrier();
+    meet();
     const auto end = std::chrono::steady_clock::now() + 10s;
     while (!group_->can_recv(0) && std::chrono::steady_clock::now() < end)
       std::this_thread::sleep_for(1ms);
@@ -179,27 +228,8 @@ TEST_P(GroupCommunicatorTest, CanRecvTellsWhetherAMessageIsThere) {
     group_->recv(span, 0);
     EXPECT_FALSE(group_->can_recv(0));
   } else {
-    group_->barrier();
+    meet();
     if (group_->rank() == 0) group_->send(span, 1);
-  }
-}
-
-TEST_P(GroupCommunicatorTest, NobodyPassesABarrierEarly) {
-  for (int call = 0; call < 20; ++call) {
-    // The last to come says so to rank 0 before it comes; then everyone's message is there.
-    if (group_->rank() == group_->size() - 1) std::this_thread::sleep_for(2ms);
-    const std::byte token{static_cast<unsigned char>(call)};
-    if (group_->rank() != 0) group_->send(std::span(&token, 1), 0);
-    group_->barrier();
-    if (group_->rank() != 0) continue;
-    for (int peer = 1; peer < group_->size(); ++peer) {
-      if (group_->transport() == "shm") {
-        EXPECT_TRUE(group_->can_recv(peer)) << "rank " << peer << " had not come";
-      }
-      std::byte received{};
-      group_->recv(std::span(&received, 1), peer);
-      ASSERT_EQ(received, token);
-    }
   }
 }
 
@@ -217,13 +247,13 @@ TEST_P(GroupCommunicatorTest, ADeadlineNamesOperationPeerAndHost) {
                         HasSubstr("deadline of 0.1 s")));
     }
   }
-  group_->barrier();
+  meet();
 }
 
 TEST_P(GroupCommunicatorTest, AnAbortEndsEveryKindOfWait) {
   AbortFlag abort{false};
   const auto doomed = test_session().make_communicator(world_ranks(), options_, &abort);
-  group_->barrier();
+  meet();
   const auto start = std::chrono::steady_clock::now();
   std::thread killer([&] {
     std::this_thread::sleep_for(30ms);
@@ -241,7 +271,46 @@ TEST_P(GroupCommunicatorTest, AnAbortEndsEveryKindOfWait) {
   }
   killer.join();
   EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);
-  group_->barrier();
+  meet();
+}
+
+TEST_P(GroupCommunicatorTest, WhereAMonitorMayAbortASlowPeerIsWaitedFor) {
+  const AbortFlag abort{false};
+  options_.deadline = 20ms;
+  const auto patient = test_session().make_communicator(world_ranks(), options_, &abort);
+  std::byte token{3};
+  const auto span = std::span(&token, 1);
+  if (patient->rank() == 1) {
+    std::this_thread::sleep_for(200ms);
+    patient->send(span, 0);
+  } else if (patient->rank() == 0) {
+    token = std::byte{0};
+    EXPECT_NO_THROW(patient->recv(span, 1));
+    EXPECT_EQ(token, std::byte{3});
+  }
+  meet();
+}
+
+TEST_P(GroupCommunicatorTest, CountsWhatMoves) {
+  WorkCounter counter;
+  options_.work = &counter;
+  const auto watched = test_session().make_communicator(world_ranks(), options_, nullptr);
+  if (is_power_of_two()) {
+    std::vector<float> data(300'000);  // two slots of half a megabyte, many small ones
+    watched->all_reduce_sum(data);
+    EXPECT_GE(counter.total(), 2U);
+  }
+  const size_t part_bytes = options_.force_mpi || watched->transport() != "shm"
+                                ? size_t{16} << 20
+                                : std::min<size_t>(options_.max_message_bytes, 128 << 10);
+  const uint64_t before = counter.total();
+  std::vector<std::byte> message(part_bytes * 3);
+  if (watched->rank() == 1) watched->send(message, 0);
+  if (watched->rank() == 0) watched->recv(message, 1);
+  if (watched->rank() <= 1) {
+    EXPECT_GE(counter.total() - before, 3U);
+  }
+  meet();
 }
 
 TEST(MpiSession, GroupsOfNeighboursAndOfStagesWorkSideBySide) {
@@ -298,7 +367,7 @@ TEST(MpiSession, RefusesGroupsThatAreNotOne) {
 
 TEST(MpiSession, NothingOfOursIsInDevShm) {
   const auto group = test_session().make_communicator(world_ranks(), {}, nullptr);
-  group->barrier();
+  meet();
   DIR* folder = opendir("/dev/shm");
   ASSERT_NE(folder, nullptr);
   while (const dirent* entry = readdir(folder))

@@ -144,6 +144,7 @@ def main():
     runs.append(("an orderly end", lambda: check_orderly(mpirun, probe, "none", 4)))
     runs.append(("an orderly end of a job of one", lambda: check_orderly(mpirun, probe, "none", 1)))
     runs.append(("a pause of one second", lambda: check_orderly(mpirun, probe, "pause", 4)))
+    runs.append(("an operation of five seconds", lambda: check_orderly(mpirun, probe, "long", 4)))
     runs.append(("idle", lambda: check_orderly(mpirun, probe, "idle", 8)))
     num_failed = 0
     for name, run in runs:

@@ -14,10 +14,12 @@
 #include "parallel/job_monitor.h"
 #include "parallel/mpi_session.h"
 #include "parallel/step_channel.h"
+#include "runtime/base/work_counter.h"
 
 namespace {
 
 using namespace phalanx::parallel;
+using phalanx::count_piece;
 using namespace std::chrono_literals;
 using State = Progress::State;
 
@@ -68,6 +70,13 @@ void misbehave(const std::string& way, int rank, Communicator& group, Progress& 
     progress.set_operation("attention", 5);
     volatile uint64_t turns = 0;
     while (true) turns = turns + 1;
+  } else if (way == "long") {
+    // One operation that takes longer than the deadline, and shows that it works.
+    progress.set_operation("attention", 5);
+    for (int piece = 0; piece < 16; ++piece) {
+      std::this_thread::sleep_for(300ms);
+      count_piece(progress.work().tally(1));
+    }
   } else if (way == "lose") {
     // Waits for a message that nobody sends, while the others wait in the all-reduce.
     progress.set_operation("recv", 5);

@@ -92,12 +92,14 @@ SchedulerConfig scheduler_config(const model::EngineFile& engine, const JobShape
 
 std::unique_ptr<parallel::Communicator> make_group(parallel::MpiSession* session,
                                                    const std::vector<int>& ranks,
-                                                   const parallel::AbortFlag& abort) {
+                                                   const JobShape& shape) {
   if (ranks.size() == 1) return parallel::make_single_communicator();
   parallel::CommunicatorOptions options;
   options.spin = false;
-  options.max_message_bytes = 1U << 20;
-  return session->make_communicator(ranks, options, &abort);
+  options.max_message_bytes = shape.max_message_bytes;
+  options.force_mpi = shape.force_mpi;
+
+  return session->make_communicator(ranks, options, nullptr);
 }
 
 }  // namespace
@@ -110,7 +112,6 @@ JobTrace run_job(parallel::MpiSession* session, std::shared_ptr<const model::Eng
   PHALANX_CHECK(made.ok(), made.ok() ? "" : made.error().message);
   const parallel::RankTopology topology = *made;
 
-  const parallel::AbortFlag abort{false};
   std::vector<int> tensor_ranks;
   for (int tp = 0; tp < topology.tp_size; ++tp) {
     tensor_ranks.push_back(topology.rank_of(topology.pp_rank(), tp));
@@ -119,13 +120,13 @@ JobTrace run_job(parallel::MpiSession* session, std::shared_ptr<const model::Eng
   for (int pp = 0; pp < topology.pp_size; ++pp) {
     pipeline_ranks.push_back(topology.rank_of(pp, topology.tp_rank()));
   }
-  const auto tensor_group = make_group(session, tensor_ranks, abort);
-  const auto pipeline_group = make_group(session, pipeline_ranks, abort);
+  const auto tensor_group = make_group(session, tensor_ranks, shape);
+  const auto pipeline_group = make_group(session, pipeline_ranks, shape);
   parallel::StepChannelOptions channel_options;
   channel_options.spin = shape.spin;
   const auto channel = world_size > 1
-                           ? parallel::make_step_channel(*session, channel_options, &abort)
-                           : parallel::make_local_step_channel(channel_options, &abort);
+                           ? parallel::make_step_channel(*session, channel_options, nullptr)
+                           : parallel::make_local_step_channel(channel_options, nullptr);
 
   kernels::CpuBackendOptions cpu;
   cpu.num_threads = shape.num_threads;

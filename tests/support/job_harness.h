@@ -30,6 +30,8 @@ struct JobShape {
   int64_t max_sequences = 32;
   int64_t max_context_tokens = 512;
   bool prefix_cache = true;
+  size_t max_message_bytes = 1U << 20;  ///< of the groups
+  bool force_mpi = false;               ///< in the groups, even within a host
 };
 
 /// A request and when it is submitted: after `after_tokens` tokens were handed back to all requests

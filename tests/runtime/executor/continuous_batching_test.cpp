@@ -119,5 +119,33 @@ TEST_F(ContinuousBatching, AQuarterOfTheMemoryStillServesEveryone) {
   EXPECT_EQ(with_scarce.stats.num_free_blocks, scarce.num_blocks) << "blocks leaked";
 }
 
+// What a step sends and what it returns are far more than the transports hold by themselves.
+TEST_F(ContinuousBatching, TightTransportsDoNotLockUpThePipeline) {
+  const int world_size = test_session().world_size();
+  std::vector<TimedRequest> workload(150);
+  for (size_t i = 0; i < workload.size(); ++i) {
+    Request& request = workload[i].request;
+    request.prompt_token_ids.assign(1 + i % 30, static_cast<int32_t>(i));
+    request.max_tokens = 10;
+    request.sampling.num_top_logprobs = 20;
+  }
+  JobTrace first;
+  for (const auto& [message_bytes, force_mpi] :
+       std::vector<std::pair<size_t, bool>>{{1 << 20, false}, {1000, false}, {1 << 20, true}}) {
+    JobShape tight = shape();
+    tight.pp_size = std::min(world_size, 2);
+    tight.tp_size = world_size / tight.pp_size;
+    tight.max_sequences = 128;
+    tight.num_blocks = 600;
+    tight.max_message_bytes = message_bytes;
+    tight.force_mpi = force_mpi;
+    JobTrace trace = run_job(&test_session(), engine_, tight, workload);
+    if (test_session().rank() != 0) continue;
+    if (first.requests.empty()) first = trace;
+    expect_same(first.requests, trace);
+    EXPECT_EQ(trace.requests[0].tokens.size(), 10U);
+  }
+}
+
 }  // namespace
 }  // namespace phalanx
