@@ -10,18 +10,6 @@ namespace {
 
 int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
-int64_t code_bytes(ActivationForm form) {
-  switch (form) {
-    case ActivationForm::kF32:
-      return 4;
-    case ActivationForm::kBf16:
-      return 2;
-    case ActivationForm::kS8:
-      return 1;
-  }
-  return 0;
-}
-
 int64_t num_groups(ActivationForm form, int64_t num_cols, int64_t group_size) {
   if (form != ActivationForm::kS8) return 0;
   PHALANX_CHECK_GT(group_size, 0, "group_size of s8 activations");
@@ -58,10 +46,23 @@ ActivationForm activation_form(WeightFormat format) {
   return ActivationForm::kF32;
 }
 
+int64_t activation_code_bytes(ActivationForm form) {
+  switch (form) {
+    case ActivationForm::kF32:
+      return 4;
+    case ActivationForm::kBf16:
+      return 2;
+    case ActivationForm::kS8:
+      return 1;
+  }
+  return 0;
+}
+
 int64_t activation_bytes(ActivationForm form, int64_t num_rows, int64_t num_cols,
                          int64_t group_size) {
   const int64_t groups = num_groups(form, num_cols, group_size);
-  return align64(num_rows * num_cols * code_bytes(form)) + 2 * align64(num_rows * groups * 4);
+  return align64(num_rows * num_cols * activation_code_bytes(form)) +
+         2 * align64(num_rows * groups * 4);
 }
 
 ActivationView make_activation_view(ActivationForm form, int64_t num_rows, int64_t num_cols,

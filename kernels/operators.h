@@ -92,6 +92,7 @@ int64_t packed_matrix_bytes(WeightFormat format, int64_t num_rows, int64_t num_c
 enum class ActivationForm : uint8_t { kF32, kBf16, kS8 };
 
 ActivationForm activation_form(WeightFormat format);
+int64_t activation_code_bytes(ActivationForm form);  ///< of one code
 
 /// Rows in the form a linear reads. Views memory owned by the caller (the executor's arena).
 struct ActivationView {
@@ -187,6 +188,12 @@ class Operators {
 
   /// "cpu avx512 x 2 threads", for the banner and logs.
   virtual std::string description() const = 0;
+
+  /// Operators called from now on may be put off, to run together or in a queue: until finish() the
+  /// caller touches nothing that they read or write, spans included. Before begin() and after
+  /// finish() an operator is done when it returns.
+  virtual void begin() {}
+  virtual void finish() {}
 
   /// Packs a matrix for `linear`. May use the whole team. Thread: executor.
   virtual std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec) = 0;

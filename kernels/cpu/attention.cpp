@@ -92,51 +92,73 @@ Attention::Attention(IsaTier tier, ThreadTeam& team)
 
 // -------------------------------------------------------------------------------- writing ----
 
-void Attention::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
-                         const KvLayerView& kv) {
-  const KvBlockLayout layout = kv_block_layout(kv.format, kv.head_dim);
-  // A unit is one block of one head, so that no two threads write to one cache line.
-  const auto blocks_of = [](const SequenceRows& s) {
-    return (s.first_position + s.num_rows - 1) / kBlockTokens - s.first_position / kBlockTokens + 1;
-  };
-  int64_t num_units = 0;
-  int64_t num_rows = 0;
-  for (const SequenceRows& s : sequences) {
-    if (s.num_rows == 0) continue;
-    num_units += blocks_of(s) * kv.num_kv_heads;
-    num_rows += s.num_rows;
+/// One call of write_kv(). A unit is one block of one head of one sequence, so that no two threads
+/// write to one cache line.
+struct Attention::KvUnits {
+  ConstRows k;
+  ConstRows v;
+  std::span<const SequenceRows> sequences;
+  const KvLayerView& kv;
+  const KvBlockLayout layout;
+  const AttentionKernels& kernels;
+
+  int64_t count_of(const SequenceRows& s) const {
+    if (s.num_rows == 0) return 0;
+    const int64_t last = s.first_position + s.num_rows - 1;
+    return (last / kBlockTokens - s.first_position / kBlockTokens + 1) * kv.num_kv_heads;
   }
-  const auto write_units = [&](int64_t begin, int64_t end) {
-    uint64_t* tally = team_.tally();
+
+  int64_t count() const {
+    int64_t sum = 0;
+    for (const SequenceRows& s : sequences) sum += count_of(s);
+    return sum;
+  }
+
+  void write(const SequenceRows& s, int64_t unit) const {
+    const int64_t head = unit % kv.num_kv_heads;
+    const int64_t block = s.first_position / kBlockTokens + unit / kv.num_kv_heads;
+    std::byte* to = kv.data + (s.block_table[block] * kv.num_kv_heads + head) * layout.bytes;
+    const int64_t first = std::max(block * kBlockTokens, s.first_position);
+    const int64_t last = std::min((block + 1) * kBlockTokens, s.first_position + s.num_rows);
+    for (int64_t position = first; position < last; ++position) {
+      const int64_t row = s.first_row + position - s.first_position;
+      store_token(kernels, kv.format, layout, k.data + row * k.stride + head * kv.head_dim,
+                  v.data + row * v.stride + head * kv.head_dim, position % kBlockTokens, to);
+    }
+  }
+
+  void write(int64_t begin, int64_t end, uint64_t* tally) const {
     int64_t first_unit = 0;  // of the sequence
     for (const SequenceRows& s : sequences) {
-      if (s.num_rows == 0) continue;
       if (first_unit >= end) return;
-      const int64_t last_unit = first_unit + blocks_of(s) * kv.num_kv_heads;
-      const int64_t end_position = s.first_position + s.num_rows;
+      const int64_t last_unit = first_unit + count_of(s);
       for (int64_t unit = std::max(begin, first_unit); unit < std::min(end, last_unit); ++unit) {
-        const int64_t head = (unit - first_unit) % kv.num_kv_heads;
-        const int64_t block =
-            s.first_position / kBlockTokens + (unit - first_unit) / kv.num_kv_heads;
-        std::byte* to = kv.data + (s.block_table[block] * kv.num_kv_heads + head) * layout.bytes;
-        const int64_t first = std::max(block * kBlockTokens, s.first_position);
-        const int64_t last = std::min((block + 1) * kBlockTokens, end_position);
-        for (int64_t position = first; position < last; ++position) {
-          const int64_t row = s.first_row + position - s.first_position;
-          store_token(kernels_, kv.format, layout, k.data + row * k.stride + head * kv.head_dim,
-                      v.data + row * v.stride + head * kv.head_dim, position % kBlockTokens, to);
-        }
+        write(s, unit - first_unit);
         count_piece(tally);
       }
       first_unit = last_unit;
     }
-  };
+  }
+};
+
+void Attention::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+                         const KvLayerView& kv) {
+  int64_t num_rows = 0;
+  for (const SequenceRows& s : sequences) num_rows += s.num_rows;
   // A stored element costs about as much as eight multiply-adds.
   if (num_rows * kv.num_kv_heads * kv.head_dim * 16 < kWorkWorthForking) {
-    write_units(0, num_units);
-  } else {
-    team_.split(num_units, 1, write_units);
+    write_sequences(k, v, sequences, kv);
+    return;
   }
+  const KvUnits units{k, v, sequences, kv, kv_block_layout(kv.format, kv.head_dim), kernels_};
+  team_.split(units.count(), 1,
+              [&](int64_t begin, int64_t end) { units.write(begin, end, team_.tally()); });
+}
+
+void Attention::write_sequences(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+                                const KvLayerView& kv) const {
+  const KvUnits units{k, v, sequences, kv, kv_block_layout(kv.format, kv.head_dim), kernels_};
+  units.write(0, units.count(), team_.tally());
 }
 
 // ------------------------------------------------------------------------------ attention ----

@@ -44,11 +44,16 @@ class Attention {
   void write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
                 const KvLayerView& kv);
 
+  /// The same on the calling thread alone. Two threads may write different sequences.
+  void write_sequences(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
+                       const KvLayerView& kv) const;
+
   void attention(ConstRows q, std::span<const SequenceRows> sequences, const KvLayerView& kv,
                  const AttentionParams& params, Rows y);
 
  private:
   struct Step;
+  struct KvUnits;
   void list_tiles(const Step& step);
   void cut_long_tiles();
   template <typename Work>

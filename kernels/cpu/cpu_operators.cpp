@@ -14,15 +14,18 @@ namespace phalanx::kernels {
 namespace cpu {
 namespace {
 
-/// Elements of a row operator below which one thread is faster than a fork and join.
+/// Element operations of one row below which one thread is faster than a fork and join.
 constexpr int64_t kElementsWorthForking = 16 * 1024;
 
-/// Columns of one unit of silu_mul, which also spreads a single row.
+/// Columns of one unit of silu_mul where it spreads fewer rows than there are threads.
 constexpr int64_t kSiluColumns = 256;
 
-/// exp and a division cost about eight plain elements.
-constexpr int64_t kSiluCost = 8;
+/// Costs of an element in plain operations (a load, an addition, a store).
+constexpr int64_t kSiluCost = 8;  // exp and a division
+constexpr int64_t kConvertCost = 2;
+constexpr int64_t kStoreKvCost = 5;
 
+constexpr int64_t kFloatBytes = static_cast<int64_t>(sizeof(float));
 constexpr int64_t kPageBytes = 4096;
 constexpr int64_t kTouchGranuleBytes = int64_t{2} << 20;
 
@@ -34,6 +37,23 @@ CpuBackendOptions checked(const CpuBackendOptions& options) {
   return options;
 }
 
+/// What rows [0, num_rows) of one operand occupy.
+RowMemory reads(ConstRows x, int64_t num_cols) {
+  return {x.data, x.stride * kFloatBytes, num_cols * kFloatBytes, false};
+}
+RowMemory writes(Rows x, int64_t num_cols) {
+  return {x.data, x.stride * kFloatBytes, num_cols * kFloatBytes, true};
+}
+
+/// Then row r is sequence r's, and rows write to different blocks.
+bool is_one_row_each(std::span<const SequenceRows> sequences) {
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (sequences[i].num_rows != 1 || sequences[i].first_row != static_cast<int64_t>(i))
+      return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 CpuOperators::CpuOperators(const CpuBackendOptions& options)
@@ -42,7 +62,8 @@ CpuOperators::CpuOperators(const CpuBackendOptions& options)
             options.pin_threads ? std::optional<int>(options.first_core) : std::nullopt,
             options.work),
       rows_(row_kernels(options.isa_tier)),
-      attention_(options.isa_tier, team_) {}
+      attention_(options.isa_tier, team_),
+      chain_(team_) {}
 
 std::string CpuOperators::description() const {
   return std::string("cpu ") + isa_tier_name(options_.isa_tier) + " x " +
@@ -50,21 +71,19 @@ std::string CpuOperators::description() const {
          (options_.num_threads == 1 ? " thread" : " threads");
 }
 
-/// body(row) for each row; spread over the team when there are elements enough.
-template <typename RowBody>
-void CpuOperators::for_rows(int64_t num_rows, int64_t elements_per_row, RowBody&& body) {
-  const auto part = [&](int64_t begin, int64_t end) {
-    uint64_t* tally = team_.tally();
-    for (int64_t row = begin; row < end; ++row) {
-      body(row);
-      count_piece(tally);
-    }
-  };
-  if (num_rows * elements_per_row < kElementsWorthForking) {
-    part(0, num_rows);
-  } else {
-    team_.split(num_rows, 1, part);
-  }
+void CpuOperators::finish() {
+  chain_.run();
+  is_deferring_ = false;
+}
+
+/// body(row) for each row, now or with the rest of the chain. `cost`: of a row.
+template <typename Body>
+void CpuOperators::add_row_operator(int64_t num_rows, int64_t cost,
+                                    std::initializer_list<RowMemory> memory, const Body& body) {
+  chain_.add(num_rows, cost, memory, [body](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  });
+  if (!is_deferring_) chain_.run();
 }
 
 std::unique_ptr<PackedMatrix> CpuOperators::pack_matrix(const MatrixSpec& spec) {
@@ -88,6 +107,7 @@ std::shared_ptr<std::byte> CpuOperators::allocate(int64_t bytes) {
 void CpuOperators::embedding(const MatrixSource& table, std::span<const int32_t> token_ids,
                              Rows y) {
   check_embedding(table, token_ids, y);
+  chain_.run();
   cpu::embedding(table, token_ids, y, team_);
 }
 
@@ -96,8 +116,9 @@ void CpuOperators::rms_norm(ConstRows x, const float* weight, float eps, int64_t
   check_norm(weight, eps, num_cols);
   check_rows(x, num_rows, num_cols, "rms_norm reads rows");
   check_rows(y, num_rows, num_cols, "rms_norm writes rows");
-  for_rows(num_rows, num_cols, [&](int64_t r) {
-    rows_.rms_norm(x.data + r * x.stride, weight, eps, num_cols, y.data + r * y.stride);
+  const auto norm = rows_.rms_norm;
+  add_row_operator(num_rows, num_cols, {reads(x, num_cols), writes(y, num_cols)}, [=](int64_t r) {
+    norm(x.data + r * x.stride, weight, eps, num_cols, y.data + r * y.stride);
   });
 }
 
@@ -108,32 +129,48 @@ void CpuOperators::add_rms_norm(Rows residual, ConstRows delta, const float* del
   check_rows(residual, num_rows, num_cols, "add_rms_norm adds to rows");
   check_rows(delta, num_rows, num_cols, "add_rms_norm reads rows");
   check_rows(y, num_rows, num_cols, "add_rms_norm writes rows");
-  for_rows(num_rows, num_cols * 2, [&](int64_t r) {
-    float* row = residual.data + r * residual.stride;
-    rows_.add(row, delta.data + r * delta.stride, delta_bias, num_cols);
-    rows_.rms_norm(row, weight, eps, num_cols, y.data + r * y.stride);
-  });
+  const RowKernels& kernels = rows_;
+  add_row_operator(num_rows, num_cols * 2,
+                   {writes(residual, num_cols), reads(delta, num_cols), writes(y, num_cols)},
+                   [=, &kernels](int64_t r) {
+                     float* row = residual.data + r * residual.stride;
+                     kernels.add(row, delta.data + r * delta.stride, delta_bias, num_cols);
+                     kernels.rms_norm(row, weight, eps, num_cols, y.data + r * y.stride);
+                   });
 }
 
 void CpuOperators::add_rows(Rows residual, ConstRows delta, const float* delta_bias,
                             int64_t num_rows, int64_t num_cols) {
   check_rows(residual, num_rows, num_cols, "add_rows adds to rows");
   check_rows(delta, num_rows, num_cols, "add_rows reads rows");
-  for_rows(num_rows, num_cols, [&](int64_t r) {
-    rows_.add(residual.data + r * residual.stride, delta.data + r * delta.stride, delta_bias,
-              num_cols);
-  });
+  const auto add = rows_.add;
+  add_row_operator(num_rows, num_cols, {writes(residual, num_cols), reads(delta, num_cols)},
+                   [=](int64_t r) {
+                     add(residual.data + r * residual.stride, delta.data + r * delta.stride,
+                         delta_bias, num_cols);
+                   });
 }
 
 void CpuOperators::convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) {
   check_activation_view(out, num_rows);
   check_rows(x, num_rows, out.num_cols, "convert_rows reads rows");
-  cpu::convert_rows(x, num_rows, out, options_.isa_tier, team_);
+  const int64_t code_bytes = activation_code_bytes(out.form) * out.num_cols;
+  const int64_t group_bytes =  // of the scales of a row, and of its sums
+      out.form == ActivationForm::kS8 ? out.num_cols / out.group_size * kFloatBytes : 0;
+  const IsaTier tier = options_.isa_tier;
+  chain_.add(num_rows, out.num_cols * kConvertCost,
+             {reads(x, out.num_cols),
+              {out.codes, code_bytes, code_bytes, true},
+              {out.scales, group_bytes, group_bytes, true},
+              {out.sums, group_bytes, group_bytes, true}},
+             [=](int64_t begin, int64_t end) { cpu::convert_rows(x, begin, end, out, tier); });
+  if (!is_deferring_) chain_.run();
 }
 
 void CpuOperators::linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
                           Rows y) {
   check_linear(w, x, num_rows, y);
+  chain_.run();
   cpu::linear(w, x, num_rows, y, options_.isa_tier, team_);
 }
 
@@ -141,10 +178,12 @@ void CpuOperators::head_norm(Rows x, int64_t num_heads, int64_t head_dim, const 
                              float eps, int64_t num_rows) {
   check_norm(weight, eps, head_dim);
   check_rows(x, num_rows, num_heads * head_dim, "head_norm changes rows");
-  for_rows(num_rows, num_heads * head_dim, [&](int64_t r) {
+  const auto norm = rows_.rms_norm;
+  const int64_t num_cols = num_heads * head_dim;
+  add_row_operator(num_rows, num_cols, {writes(x, num_cols)}, [=](int64_t r) {
     for (int64_t h = 0; h < num_heads; ++h) {
       float* head = x.data + r * x.stride + h * head_dim;
-      rows_.rms_norm(head, weight, eps, head_dim, head);
+      norm(head, weight, eps, head_dim, head);
     }
   });
 }
@@ -152,23 +191,36 @@ void CpuOperators::head_norm(Rows x, int64_t num_heads, int64_t head_dim, const 
 void CpuOperators::rope(Rows x, int64_t num_heads, int64_t head_dim, const RopeTable& table,
                         std::span<const int32_t> positions) {
   check_rope(x, num_heads, head_dim, table, positions);
-  const int64_t half = table.rotary_dim / 2;
-  for_rows(static_cast<int64_t>(positions.size()), num_heads * table.rotary_dim, [&](int64_t r) {
-    const int64_t position = positions[static_cast<size_t>(r)];
-    rows_.rope(x.data + r * x.stride, num_heads, head_dim, table.rotary_dim,
-               table.cosines + position * half, table.sines + position * half);
-  });
+  const auto rotate = rows_.rope;
+  add_row_operator(static_cast<int64_t>(positions.size()), num_heads * table.rotary_dim,
+                   {writes(x, num_heads * head_dim)}, [=](int64_t r) {
+                     const int64_t angle =
+                         positions[static_cast<size_t>(r)] * (table.rotary_dim / 2);
+                     rotate(x.data + r * x.stride, num_heads, head_dim, table.rotary_dim,
+                            table.cosines + angle, table.sines + angle);
+                   });
 }
 
 void CpuOperators::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
                             const KvLayerView& kv) {
   check_write_kv(k, v, sequences, kv);
-  attention_.write_kv(k, v, sequences, kv);
+  if (!is_deferring_ || !is_one_row_each(sequences)) {
+    chain_.run();
+    attention_.write_kv(k, v, sequences, kv);
+    return;
+  }
+  const int64_t num_cols = kv.num_kv_heads * kv.head_dim;
+  const Attention& attention = attention_;
+  chain_.add(static_cast<int64_t>(sequences.size()), 2 * num_cols * kStoreKvCost,
+             {reads(k, num_cols), reads(v, num_cols)}, [=, &attention](int64_t begin, int64_t end) {
+               attention.write_sequences(k, v, sequences.subspan(begin, end - begin), kv);
+             });
 }
 
 void CpuOperators::attention(ConstRows q, std::span<const SequenceRows> sequences,
                              const KvLayerView& kv, const AttentionParams& params, Rows y) {
   check_attention(q, sequences, kv, params, y);
+  chain_.run();
   attention_.attention(q, sequences, kv, params, y);
 }
 
@@ -177,25 +229,46 @@ void CpuOperators::silu_mul(ConstRows gate, ConstRows up, int64_t num_rows, int6
   check_rows(gate, num_rows, intermediate, "silu_mul reads rows of the gate");
   check_rows(up, num_rows, intermediate, "silu_mul reads rows to multiply");
   check_rows(y, num_rows, intermediate, "silu_mul writes rows");
+  const auto silu_mul = rows_.silu_mul;
+  const int64_t cost = intermediate * kSiluCost;
+  if (num_rows >= team_.size() || num_rows * cost < kElementsWorthForking) {
+    add_row_operator(num_rows, cost,
+                     {reads(gate, intermediate), reads(up, intermediate), writes(y, intermediate)},
+                     [=](int64_t r) {
+                       silu_mul(gate.data + r * gate.stride, up.data + r * up.stride, intermediate,
+                                y.data + r * y.stride);
+                     });
+    return;
+  }
+  chain_.run();
   const int64_t units_per_row = (intermediate + kSiluColumns - 1) / kSiluColumns;
-  for_rows(num_rows * units_per_row, kSiluColumns * kSiluCost, [&](int64_t unit) {
-    const int64_t row = unit / units_per_row;
-    const int64_t column = unit % units_per_row * kSiluColumns;
-    rows_.silu_mul(gate.data + row * gate.stride + column, up.data + row * up.stride + column,
-                   std::min(kSiluColumns, intermediate - column), y.data + row * y.stride + column);
+  team_.split(num_rows * units_per_row, 1, [&](int64_t begin, int64_t end) {
+    uint64_t* tally = team_.tally();
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t row = unit / units_per_row;
+      const int64_t column = unit % units_per_row * kSiluColumns;
+      silu_mul(gate.data + row * gate.stride + column, up.data + row * up.stride + column,
+               std::min(kSiluColumns, intermediate - column), y.data + row * y.stride + column);
+      count_piece(tally);
+    }
   });
 }
 
 void CpuOperators::gather_rows(ConstRows x, std::span<const int32_t> rows, int64_t num_cols,
                                Rows y) {
   check_gather(x, rows, num_cols, y);
-  for_rows(static_cast<int64_t>(rows.size()), num_cols, [&](int64_t r) {
-    std::memcpy(y.data + r * y.stride, x.data + rows[static_cast<size_t>(r)] * x.stride,
-                static_cast<size_t>(num_cols) * sizeof(float));
+  chain_.run();
+  chain_.add(static_cast<int64_t>(rows.size()), num_cols, {}, [=](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      std::memcpy(y.data + r * y.stride, x.data + rows[static_cast<size_t>(r)] * x.stride,
+                  static_cast<size_t>(num_cols * kFloatBytes));
+    }
   });
+  chain_.run();  // row r reads another row of x: nothing may share its walk
 }
 
 void CpuOperators::for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) {
+  chain_.run();
   team_.split(count, 1, [&](int64_t begin, int64_t end) {
     uint64_t* tally = team_.tally();
     for (int64_t i = begin; i < end; ++i) {

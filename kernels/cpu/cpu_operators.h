@@ -3,11 +3,13 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
 
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/row_chain.h"
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/thread_team.h"
 #include "kernels/cpu_backend.h"
@@ -21,6 +23,8 @@ class CpuOperators final : public Operators {
   explicit CpuOperators(const CpuBackendOptions& options);
 
   std::string description() const override;
+  void begin() override { is_deferring_ = true; }
+  void finish() override;
   std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec) override;
   std::shared_ptr<std::byte> allocate(int64_t bytes) override;
   void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Rows y) override;
@@ -46,13 +50,16 @@ class CpuOperators final : public Operators {
   void for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) override;
 
  private:
-  template <typename RowBody>
-  void for_rows(int64_t num_rows, int64_t elements_per_row, RowBody&& body);
+  template <typename Body>
+  void add_row_operator(int64_t num_rows, int64_t cost, std::initializer_list<RowMemory> memory,
+                        const Body& body);
 
   const CpuBackendOptions options_;
   ThreadTeam team_;
   const RowKernels& rows_;
   Attention attention_;
+  RowChain chain_;
+  bool is_deferring_ = false;
 };
 
 }  // namespace phalanx::kernels::cpu

@@ -43,18 +43,6 @@ auto multiply_kernel(const LinearTier& tier, WeightFormat format) {
   return tier.multiply_f32;
 }
 
-int64_t activation_code_bytes(ActivationForm form) {
-  switch (form) {
-    case ActivationForm::kF32:
-      return 4;
-    case ActivationForm::kBf16:
-      return 2;
-    case ActivationForm::kS8:
-      return 1;
-  }
-  return 0;
-}
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Threads as a grid: `panels` parts of the panels by `rows` parts of the rows.
@@ -150,45 +138,32 @@ void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Ro
     team.run(run_share);
 }
 
-void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out, IsaTier tier,
-                  ThreadTeam& team) {
-  ConvertTask whole{};
-  whole.x = x.data;
-  whole.x_stride = x.stride;
-  whole.num_cols = out.num_cols;
-  whole.group_size = out.group_size;
-  whole.codes = reinterpret_cast<uint8_t*>(out.codes);
-  whole.scales = out.scales;
-  whole.sums = out.sums;
+void convert_rows(ConstRows x, int64_t begin, int64_t end, const ActivationView& out,
+                  IsaTier tier) {
+  ConvertTask task{};
+  task.x = x.data;
+  task.x_stride = x.stride;
+  task.num_cols = out.num_cols;
+  task.group_size = out.group_size;
+  task.codes = reinterpret_cast<uint8_t*>(out.codes);
+  task.scales = out.scales;
+  task.sums = out.sums;
+  task.row_begin = begin;
+  task.row_end = end;
   const LinearTier& kernels = tier_kernels(tier);
-  // Fewer values than this a thread are done before a second thread has woken.
-  constexpr int64_t kValuesPerThread = 4096;
-  constexpr int64_t kConvertRows = 64;  // a piece of work
-  const int64_t granule = ceil_div(kValuesPerThread, std::max<int64_t>(out.num_cols, 1));
-  const auto convert = [&](const ConvertTask& task) {
-    switch (out.form) {
-      case ActivationForm::kF32:
-        for (int64_t r = task.row_begin; r < task.row_end; ++r)
-          std::memcpy(out.codes + r * out.num_cols * 4, x.data + r * x.stride,
-                      static_cast<size_t>(out.num_cols) * 4);
-        break;
-      case ActivationForm::kBf16:
-        kernels.convert_bf16(task);
-        break;
-      case ActivationForm::kS8:
-        kernels.convert_s8(task);
-        break;
-    }
-  };
-  team.split(num_rows, granule, [&](int64_t begin, int64_t end) {
-    uint64_t* tally = team.tally();
-    ConvertTask task = whole;
-    for (task.row_begin = begin; task.row_begin < end; task.row_begin = task.row_end) {
-      task.row_end = std::min(task.row_begin + kConvertRows, end);
-      convert(task);
-      count_piece(tally);
-    }
-  });
+  switch (out.form) {
+    case ActivationForm::kF32:
+      for (int64_t r = begin; r < end; ++r)
+        std::memcpy(out.codes + r * out.num_cols * 4, x.data + r * x.stride,
+                    static_cast<size_t>(out.num_cols) * 4);
+      return;
+    case ActivationForm::kBf16:
+      kernels.convert_bf16(task);
+      return;
+    case ActivationForm::kS8:
+      kernels.convert_s8(task);
+      return;
+  }
 }
 
 }  // namespace phalanx::kernels::cpu

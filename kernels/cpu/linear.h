@@ -16,8 +16,8 @@ std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec, IsaTier tier, 
 void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y, IsaTier tier,
             ThreadTeam& team);
 
-void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out, IsaTier tier,
-                  ThreadTeam& team);
+/// Rows [begin, end), on the calling thread.
+void convert_rows(ConstRows x, int64_t begin, int64_t end, const ActivationView& out, IsaTier tier);
 
 void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Rows y,
                ThreadTeam& team);

@@ -179,11 +179,16 @@ kernels::Rows GraphExecutor::run(const StepBatch& batch) {
   PHALANX_CHECK_LE(num_sampled, options_.limits.max_sequences, "sampled rows of a step");
   converted_ = nullptr;
   if (!topology_.is_first_stage()) receive_input(num_rows);
+  operators_.begin();
   for (const BoundOp& bound : ops_) {
-    if (bound.op->kind() == engine::SELECT_ROWS && num_sampled == 0) return {};
+    if (bound.op->kind() == engine::SELECT_ROWS && num_sampled == 0) {
+      operators_.finish();
+      return {};
+    }
     progress_.set_operation(model::op_kind_name(bound.op->kind()), bound.op->layer());
     run_op(bound, batch);
   }
+  operators_.finish();
   if (!topology_.is_last_stage()) {
     send_output(num_rows);
     return {};
@@ -230,8 +235,10 @@ void GraphExecutor::run_op(const BoundOp& bound, const StepBatch& batch) {
       break;
     case engine::ALL_REDUCE: {
       PHALANX_CHECK_EQ(out.stride, out.cols, "all_reduce needs contiguous rows");
+      operators_.finish();
       const WaitingScope waiting(progress_);
       groups_.tensor->all_reduce_sum({y.data, static_cast<size_t>(num_rows * out.cols)});
+      operators_.begin();
       break;
     }
     case engine::SELECT_ROWS:

@@ -29,10 +29,10 @@ void expect_tiers_match_oracle(ActivationForm form, const std::vector<float>& x,
   reference::convert_rows({x.data(), stride}, num_rows, expected.view);
   for (IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
     if (tier > best_isa_tier()) continue;
-    for (int num_threads : {1, 3}) {
-      cpu::ThreadTeam team(num_threads, false);
+    for (const int64_t cut : {int64_t{0}, num_rows / 3}) {
       OwnedActivation actual(form, num_rows, num_cols, group_size);
-      cpu::convert_rows({x.data(), stride}, num_rows, actual.view, tier, team);
+      cpu::convert_rows({x.data(), stride}, cut, num_rows, actual.view, tier);
+      cpu::convert_rows({x.data(), stride}, 0, cut, actual.view, tier);
       ASSERT_EQ(content(actual, num_rows), content(expected, num_rows))
           << isa_tier_name(tier) << " K=" << num_cols << " G=" << group_size << " R=" << num_rows;
     }
@@ -138,8 +138,7 @@ TEST(ConvertRowsTest, CodesAreWhatTheContractSays) {
   const std::vector<float> x = {127, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, -2.5F, -127,
                                 0,   0,    0,    0,    0,     0,     0,     0};
   OwnedActivation out(ActivationForm::kS8, 1, 16, 8);
-  cpu::ThreadTeam team(1, false);
-  cpu::convert_rows({x.data(), 16}, 1, out.view, best_isa_tier(), team);
+  cpu::convert_rows({x.data(), 16}, 0, 1, out.view, best_isa_tier());
   const std::vector<int> expected = {127, 0, 2, 2, 0, -2, -2, -127};
   for (size_t k = 0; k < 8; ++k)
     EXPECT_EQ(static_cast<int8_t>(out.view.codes[k]), expected[k]) << k;

@@ -182,7 +182,9 @@ void bench_shape(const Bench& bench, const Shape& shape, WeightFormat format, in
       times.push_back((seconds() - begin) / count);
       begin = seconds();
       for (int i = 0; i < 20; ++i)
-        cpu::convert_rows({x.data(), shape.num_cols}, rows, converted.view, bench.tier, bench.team);
+        bench.team.split(rows, 1, [&](int64_t first, int64_t last) {
+          cpu::convert_rows({x.data(), shape.num_cols}, first, last, converted.view, bench.tier);
+        });
       convert_times.push_back((seconds() - begin) / 20);
     }
     const double best = *std::min_element(times.begin(), times.end());

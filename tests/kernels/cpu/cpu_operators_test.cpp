@@ -396,8 +396,9 @@ TEST(CpuOperators, CountPiecesWithinAnOperator) {
       EXPECT_GE(pieces([&] { ops->allocate(1 << 20); }), 256U);
       EXPECT_GE(
           pieces([&] { ops->rms_norm(x.rows(), weight.data(), 1e-5F, kRows, kCols, y.rows()); }),
-          96U);
-      EXPECT_GE(pieces([&] { ops->silu_mul(x.rows(), y.rows(), kRows, kCols, y.rows()); }), 96U);
+          kRows / 16U);
+      EXPECT_GE(pieces([&] { ops->silu_mul(x.rows(), y.rows(), kRows, kCols, y.rows()); }),
+                kRows / 16U);
       EXPECT_GE(pieces([&] { ops->for_each_on_host(7, [](int64_t) {}); }), 7U);
       for (const WeightFormat format :
            {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
