@@ -132,7 +132,11 @@ std::string WorkerJob::describe() const {
 void WorkerJob::run(const std::function<void()>& on_ready) {
   monitor_->progress().set_operation("wait for all ranks");
   monitor_->progress().set_state(parallel::Progress::State::kWaiting);
-  session_.all_reduce_min(0);
+  try {
+    session_.all_reduce_min(0);
+  } catch (const std::exception& error) {
+    monitor_->fail(explain(error));
+  }
   // Nobody waits for another any more: rank 0 starts to serve, the others expect its first plan.
   monitor_->progress().set_operation("start serving");
   monitor_->progress().set_state(parallel::Progress::State::kIdle);

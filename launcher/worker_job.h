@@ -34,7 +34,6 @@ class WorkerJob {
   /// On rank 0, else null.
   Leader* leader() { return leader_.get(); }
   const WorkerSetup& setup() const { return setup_; }
-  parallel::JobMonitor& monitor() { return *monitor_; }
   /// How ranks talk and compute, for the banner: "shm, cpu avx512 x 1 threads".
   std::string describe() const;
 

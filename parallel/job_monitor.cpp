@@ -44,7 +44,7 @@ constexpr int kExitCode = 1;
 }  // namespace
 
 struct JobMonitor::State {
-  State(MpiSession& session, const JobMonitorOptions& monitor_options);
+  State(MpiSession& job_session, const JobMonitorOptions& monitor_options);
   ~State();
 
   bool is_leader() const { return rank == 0; }
@@ -60,6 +60,7 @@ struct JobMonitor::State {
   [[noreturn]] void end_job(const std::string& sentence, bool prints);
   bool has_all_finished() const;
 
+  MpiSession& session;
   const JobMonitorOptions options;
   const int rank;
   std::vector<std::string> names;  ///< "rank 3 on node2" for each rank
@@ -105,8 +106,9 @@ std::vector<std::string> rank_names(const MpiSession& session) {
 
 }  // namespace
 
-JobMonitor::State::State(MpiSession& session, const JobMonitorOptions& monitor_options)
-    : options(monitor_options),
+JobMonitor::State::State(MpiSession& job_session, const JobMonitorOptions& monitor_options)
+    : session(job_session),
+      options(monitor_options),
       rank(session.rank()),
       names(rank_names(session)),
       judge_of_ranks(names, monitor_options, Clock::now()),
@@ -118,6 +120,7 @@ JobMonitor::State::State(MpiSession& session, const JobMonitorOptions& monitor_o
   for (Socket& socket : make_tcp_star(session, workers, "job monitor", kConnectDeadline))
     links.emplace_back(std::move(socket));
   const Clock::time_point now = Clock::now();
+  session.watched_by(&abort);
   JobMonitorOptions judged = options;
   if (!is_leader()) judged.operation_deadline = judged.load_deadline = kNever;
   judge_of_ranks = FailureJudge(names, judged, now);
@@ -134,6 +137,7 @@ JobMonitor::State::~State() {
   }
   wake();
   if (thread.joinable()) thread.join();
+  session.watched_by(nullptr);
   if (wake_descriptor >= 0) close(wake_descriptor);
 }
 

@@ -62,7 +62,8 @@ struct JobMonitorOptions {
   std::chrono::milliseconds load_deadline{300'000};  ///< the same before mark_ready()
 };
 
-/// One per rank, from just after MpiSession until the job ends; owns one thread. The leader's
+/// One per rank, from just after MpiSession, which it watches too, until the job ends; owns one
+/// thread. The leader's
 /// listens and watches every rank; the others' connect and watch the leader. On a failure: the
 /// failing (or lost) rank, its host, step and operation are printed once on stderr by the leader
 /// (by each worker when the leader itself is lost), `on_failure` runs on the monitor thread (the

@@ -1,17 +1,26 @@
-// Blocking MPI exchanges of start-up. Called by MpiSession and while communicators are made.
+// The exchanges of start-up over MPI messages. Called by MpiSession and while communicators are
+// made.
 #include "parallel/mpi_group.h"
+
+#include <sched.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <exception>
 #include <limits>
-#include <numeric>
 #include <thread>
 #include <utility>
 
+#include "parallel/wait_policy.h"
 #include "runtime/base/check.h"
 
 namespace phalanx::parallel {
+namespace {
+
+constexpr int kTag = 3;  // apart from the links'
+
+}  // namespace
 
 void check_mpi(int code, const char* operation) {
   if (code == MPI_SUCCESS) return;
@@ -21,16 +30,17 @@ void check_mpi(int code, const char* operation) {
   throw DeviceError(std::string(operation) + ": " + text);
 }
 
-MpiGroup::MpiGroup(MPI_Comm communicator) : communicator_(communicator) {
+MpiGroup::MpiGroup(MPI_Comm communicator, StartUpWait wait)
+    : communicator_(communicator), wait_(std::move(wait)) {
   check_mpi(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(communicator_, &rank_), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(communicator_, &size_), "MPI_Comm_size");
 }
 
-MpiGroup MpiGroup::duplicate_of_world() {
+MpiGroup MpiGroup::duplicate_of_world(StartUpWait wait) {
   MPI_Comm copy = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &copy), "MPI_Comm_dup");
-  return MpiGroup(copy);
+  return MpiGroup(copy, std::move(wait));
 }
 
 MpiGroup::~MpiGroup() {
@@ -44,62 +54,114 @@ MpiGroup::~MpiGroup() {
 MpiGroup::MpiGroup(MpiGroup&& other) noexcept
     : communicator_(std::exchange(other.communicator_, MPI_COMM_NULL)),
       rank_(other.rank_),
-      size_(other.size_) {}
+      size_(other.size_),
+      wait_(std::move(other.wait_)) {}
 
-void MpiGroup::wait(MPI_Request request, const char* operation) {
+template <typename Done>
+void MpiGroup::wait_until(const Done& done, int member, const char* operation) const {
   using namespace std::chrono_literals;
-  constexpr int kTestsBeforeSleep = 100;  // each yields the processor
-  for (int num_tests = 0;; ++num_tests) {
-    int is_done = 0;
-    check_mpi(MPI_Test(&request, &is_done, MPI_STATUS_IGNORE), operation);
-    if (is_done != 0) return;
-    if (num_tests >= kTestsBeforeSleep)
+  constexpr int kTestsBeforeSleep = 100;
+  // Member 0 knows best who is missing: the others let it speak first.
+  constexpr auto kCourtesy = 2s;
+  const WaitPolicy policy =
+      make_wait_policy(wait_.deadline + (rank_ == 0 ? 0s : kCourtesy), false, wait_.abort);
+  const SlowWait slow(policy);
+  const auto text = [&] {
+    const auto index = static_cast<size_t>(member);
+    return std::string(operation) + " at start-up: waiting for " +
+           (wait_.members.empty() ? "rank " + std::to_string(member) : wait_.members[index]);
+  };
+  for (int num_tests = 0; !done(); ++num_tests) {
+    slow.check(text);
+    if (num_tests < kTestsBeforeSleep) {
+      sched_yield();
+    } else {
       std::this_thread::sleep_for(std::min(1000us, 20us * (num_tests - kTestsBeforeSleep + 1)));
+    }
   }
+}
+
+void MpiGroup::send(const std::string& text, int member, const char* operation) const {
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Isend(text.data(), static_cast<int>(text.size()), MPI_BYTE, member, kTag,
+                      communicator_, &request),
+            operation);
+  const auto is_sent = [&] {
+    int flag = 0;
+    check_mpi(MPI_Test(&request, &flag, MPI_STATUS_IGNORE), operation);
+    return flag != 0;
+  };
+  wait_until(is_sent, member, operation);
+}
+
+std::string MpiGroup::receive(int member, const char* operation) const {
+  MPI_Status status;
+  const auto has_come = [&] {
+    int flag = 0;
+    check_mpi(MPI_Iprobe(member, kTag, communicator_, &flag, &status), operation);
+    return flag != 0;
+  };
+  wait_until(has_come, member, operation);
+  int count = 0;
+  check_mpi(MPI_Get_count(&status, MPI_BYTE, &count), operation);
+  std::string text(static_cast<size_t>(count), '\0');
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Irecv(text.data(), count, MPI_BYTE, member, kTag, communicator_, &request),
+            operation);
+  const auto is_here = [&] {
+    int flag = 0;
+    check_mpi(MPI_Test(&request, &flag, MPI_STATUS_IGNORE), operation);
+    return flag != 0;
+  };
+  wait_until(is_here, member, operation);
+  return text;
 }
 
 std::vector<std::string> MpiGroup::all_gather(const std::string& text) const {
   PHALANX_CHECK_LE(text.size(), size_t{1} << 20, "start-up messages are small");
-  MPI_Request request = MPI_REQUEST_NULL;
-  const int length = static_cast<int>(text.size());
-  std::vector<int> lengths(static_cast<size_t>(size_));
-  check_mpi(
-      MPI_Iallgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, communicator_, &request),
-      "MPI_Iallgather");
-  wait(request, "MPI_Iallgather");
-  std::vector<int> offsets(lengths.size());
-  std::exclusive_scan(lengths.begin(), lengths.end(), offsets.begin(), 0);
-  std::string all(static_cast<size_t>(offsets.back() + lengths.back()), '\0');
-  check_mpi(MPI_Iallgatherv(text.data(), length, MPI_BYTE, all.data(), lengths.data(),
-                            offsets.data(), MPI_BYTE, communicator_, &request),
-            "MPI_Iallgatherv");
-  wait(request, "MPI_Iallgatherv");
+  constexpr const char* kOperation = "all_gather";
+  std::string all;  // each text behind its size
+  const auto append = [&all](const std::string& one) {
+    const uint64_t size = one.size();
+    all.append(reinterpret_cast<const char*>(&size), sizeof(size));
+    all += one;
+  };
+  if (rank_ == 0) {
+    append(text);
+    for (int member = 1; member < size_; ++member) append(receive(member, kOperation));
+    for (int member = 1; member < size_; ++member) send(all, member, kOperation);
+  } else {
+    send(text, 0, kOperation);
+    all = receive(0, kOperation);
+  }
   std::vector<std::string> texts;
-  for (size_t i = 0; i < lengths.size(); ++i)
-    texts.push_back(all.substr(static_cast<size_t>(offsets[i]), static_cast<size_t>(lengths[i])));
+  for (size_t offset = 0; offset < all.size();) {
+    uint64_t size = 0;
+    PHALANX_CHECK_LE(offset + sizeof(size), all.size(), "a start-up message is cut short");
+    std::memcpy(&size, all.data() + offset, sizeof(size));
+    offset += sizeof(size);
+    PHALANX_CHECK_LE(size, all.size() - offset, "a start-up message is cut short");
+    texts.push_back(all.substr(offset, size));
+    offset += size;
+  }
+  PHALANX_CHECK_EQ(texts.size(), static_cast<size_t>(size_), "a start-up message of each rank");
   return texts;
 }
 
 std::string MpiGroup::broadcast(const std::string& text, int root) const {
   PHALANX_CHECK(rank_ != root || text.size() <= std::numeric_limits<int>::max(),
                 "a start-up message of 2 GiB");
-  MPI_Request request = MPI_REQUEST_NULL;
-  int length = static_cast<int>(text.size());
-  check_mpi(MPI_Ibcast(&length, 1, MPI_INT, root, communicator_, &request), "MPI_Ibcast");
-  wait(request, "MPI_Ibcast");
-  std::string received = rank_ == root ? text : std::string(static_cast<size_t>(length), '\0');
-  check_mpi(MPI_Ibcast(received.data(), length, MPI_BYTE, root, communicator_, &request),
-            "MPI_Ibcast");
-  wait(request, "MPI_Ibcast");
-  return received;
+  constexpr const char* kOperation = "broadcast";
+  if (rank_ != root) return receive(root, kOperation);
+  for (int member = 0; member < size_; ++member)
+    if (member != root) send(text, member, kOperation);
+  return text;
 }
 
-long long MpiGroup::all_reduce_min(long long value) const {
-  MPI_Request request = MPI_REQUEST_NULL;
-  long long least = value;
-  check_mpi(MPI_Iallreduce(&value, &least, 1, MPI_LONG_LONG, MPI_MIN, communicator_, &request),
-            "MPI_Iallreduce");
-  wait(request, "MPI_Iallreduce");
+int64_t MpiGroup::all_reduce_min(int64_t value) const {
+  int64_t least = value;
+  for (const std::string& other : all_gather(std::to_string(value)))
+    least = std::min<int64_t>(least, std::stoll(other));
   return least;
 }
 

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <climits>
 #include <cstdint>
 #include <cstdlib>
@@ -14,7 +13,6 @@
 #include <fstream>
 #include <optional>
 #include <set>
-#include <thread>
 
 #include <mpi.h>
 
@@ -136,12 +134,15 @@ MpiSession::MpiSession(int* argc, char*** argv, const MpiSessionOptions& options
   if (provided < MPI_THREAD_MULTIPLE)
     throw DeviceError("this MPI library does not provide MPI_THREAD_MULTIPLE");
   check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-  state_->world.emplace(MpiGroup::duplicate_of_world());
+  state_->world.emplace(MpiGroup::duplicate_of_world({options.start_up_deadline, nullptr, {}}));
 
   const MpiGroup& world = *state_->world;
   const bool is_made_up = static_cast<bool>(options.host_of_rank);
   const std::string host = is_made_up ? options.host_of_rank(world.rank()) : host_name();
   state_->hosts = world.all_gather(host);
+  for (int rank = 0; rank < world.size(); ++rank)
+    state_->world->wait().members.push_back("rank " + std::to_string(rank) + " on " +
+                                            state_->hosts[static_cast<size_t>(rank)]);
   state_->memory_domains =
       find_memory_domains(world, world.all_gather(host + " " + process_space()));
   for (int rank = 0; rank < world.size(); ++rank) {
@@ -185,13 +186,18 @@ std::unique_ptr<Communicator> MpiSession::make_communicator(std::span<const int>
   check_mpi(MPI_Comm_create_group(world, group, kGroupTag, &communicator), "MPI_Comm_create_group");
   MPI_Group_free(&group);
   MPI_Group_free(&world_group);
+  StartUpWait wait = state_->world->wait();
+  if (abort != nullptr) wait.abort = abort;
+  wait.members.clear();
   std::vector<GroupMember> members;
   for (int member : ranks) {
     const auto index = static_cast<size_t>(member);
     const int domain = options.force_mpi ? member : state_->memory_domains[index];
     members.push_back({member, state_->hosts[index], domain});
+    wait.members.push_back(state_->world->wait().members[index]);
   }
-  return std::make_unique<GroupCommunicator>(MpiGroup(communicator), members, options, abort);
+  return std::make_unique<GroupCommunicator>(MpiGroup(communicator, std::move(wait)), members,
+                                             options, abort);
 }
 
 std::vector<std::string> MpiSession::all_gather(const std::string& text) {
@@ -204,14 +210,6 @@ std::string MpiSession::broadcast(const std::string& text, int root) {
 
 int64_t MpiSession::all_reduce_min(int64_t value) { return state_->world->all_reduce_min(value); }
 
-void MpiSession::abort(int exit_code) {
-  // MPI_Abort talks to its daemons and may never return (a frozen host): then leave without it.
-  std::thread([exit_code] {
-    std::this_thread::sleep_for(std::chrono::seconds(1));
-    _exit(exit_code);
-  }).detach();
-  MPI_Abort(MPI_COMM_WORLD, exit_code);
-  _exit(exit_code);
-}
+void MpiSession::watched_by(const AbortFlag* abort) { state_->world->wait().abort = abort; }
 
 }  // namespace phalanx::parallel

@@ -1,6 +1,7 @@
 // Owns MPI in this process: init, finalize, who is where, and the communicators made over it.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <span>
@@ -15,9 +16,11 @@ namespace phalanx::parallel {
 struct MpiSessionOptions {
   /// For tests: gives each rank a made-up host, so that one machine behaves like several.
   std::function<std::string(int rank)> host_of_rank;
+  /// Of one wait of a start-up exchange, until watched_by().
+  std::chrono::milliseconds start_up_deadline{300'000};
 };
 
-/// MPI from construction to destruction; make one in main, first. Main thread only, except abort().
+/// MPI from construction to destruction; make one in main, first. Main thread only.
 /// Works without mpirun too (a world of one). Errors: DeviceError when MPI refuses.
 class MpiSession {
  public:
@@ -47,13 +50,15 @@ class MpiSession {
                                                   const CommunicatorOptions& options,
                                                   const AbortFlag* abort);
 
-  /// Start-up exchanges over the whole world (small messages; ranks wait inside MPI).
+  /// Start-up exchanges over the whole world (small messages). A wait that outlasts the start-up
+  /// deadline throws DeviceError naming the verb, the missing rank and its host.
   std::vector<std::string> all_gather(const std::string& text);
   std::string broadcast(const std::string& text, int root);
   int64_t all_reduce_min(int64_t value);
 
-  /// Ends the whole job now with `exit_code`. Any thread; does not return.
-  [[noreturn]] void abort(int exit_code);
+  /// From here on a JobMonitor decides how long these exchanges wait, and ends them by `abort`;
+  /// null: the deadline does again.
+  void watched_by(const AbortFlag* abort);
 
  private:
   struct State;

@@ -39,6 +39,8 @@ CASES = [
      r"rank 0 on {host} hangs \(busy .*\) at step 40 in attention, layer 5"),
     ("endless loop of a job of one", "hang", 0, 1,
      r"rank 0 on {host} hangs \(busy .*\) at step 40 in attention, layer 5"),
+    ("a rank that does not come to start-up", "absent", 2, 4,
+     r"all_gather at start-up: waiting for rank 2 on {host}: .* deadline of 1\.0 s"),
     ("a message that never comes", "lose", 1, 4,
      r"rank \d on {host} hangs \(waiting .*\) at step 40 in \w+, layer 5"),
 ]

@@ -122,6 +122,19 @@ void run_idle(MpiSession& session, JobMonitor& monitor) {
   session.all_gather("done");  // the leader's end of the channel lives until all have left it
 }
 
+/// One rank stops before there is a monitor, and does not come to an exchange.
+[[noreturn]] void be_absent(MpiSession& session, int culprit) {
+  say("event", session.rank(), seconds_now());
+  if (session.rank() == culprit) raise(SIGSTOP);
+  try {
+    session.all_gather("here");
+  } catch (const std::exception& error) {
+    const std::string line = std::string("phalanx: ") + error.what() + "; ending the job\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+  }
+  _exit(1);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -135,8 +148,11 @@ int main(int argc, char** argv) {
   // Like the server, which drains on it: mpirun's first signal after a death must not cut off the
   // leader's last words.
   signal(SIGTERM, SIG_IGN);
-  MpiSession session(&argc, &argv);
+  MpiSessionOptions options;
+  if (way == "absent") options.start_up_deadline = 1s;
+  MpiSession session(&argc, &argv, options);
   say("pid", session.rank(), getpid());
+  if (way == "absent") be_absent(session, culprit);
   JobMonitor monitor(session, {});
   try {
     if (way == "idle") {

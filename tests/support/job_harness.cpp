@@ -98,7 +98,6 @@ std::unique_ptr<parallel::Communicator> make_group(parallel::MpiSession* session
   options.spin = false;
   options.max_message_bytes = shape.max_message_bytes;
   options.force_mpi = shape.force_mpi;
-
   return session->make_communicator(ranks, options, nullptr);
 }
 
@@ -178,7 +177,6 @@ JobTrace run_job(parallel::MpiSession* session, std::shared_ptr<const model::Eng
   } catch (const std::exception& error) {  // the other ranks wait for this one: end them all
     std::fprintf(stderr, "rank %d, step %lld, %s: %s\n", rank,
                  static_cast<long long>(progress.step()), progress.operation(), error.what());
-    if (session != nullptr) session->abort(1);
     std::abort();
   }
   if (client_thread.joinable()) client_thread.join();
