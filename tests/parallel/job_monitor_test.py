@@ -7,6 +7,7 @@ For each case: mpirun ends with a non-zero status within five seconds of the fai
 when it fails), stderr names the rank, its host, the step and the operation, no process is left, and
 /dev/shm holds nothing of ours. Standard library only.
 """
+import mmap
 import os
 import re
 import socket
@@ -133,6 +134,29 @@ def check_orderly(mpirun, probe, way, num_ranks):
     return found, detail, job
 
 
+def check_leftovers(mpirun, probe):
+    """mpirun takes away what killed jobs left in /dev/shm, and nothing that may be in use."""
+    paths = [f"/dev/shm/vader_segment.{HOST}.{os.getuid()}.phalanxtest.{name}"
+             for name in ("old", "fresh", "mapped")]
+    files = [open(path, "w+b") for path in paths]
+    try:
+        for file in files:
+            file.truncate(4096)
+        memory = mmap.mmap(files[2].fileno(), 4096)
+        for path in (paths[0], paths[2]):
+            os.utime(path, (time.time() - 600, time.time() - 600))
+        job = subprocess.run([mpirun, "-np", "1", "true"], capture_output=True, text=True, timeout=60)
+        left = [os.path.exists(path) for path in paths]
+        memory.close()
+        found = [] if left == [False, True, True] else [f"old, fresh, mapped: {left}"]
+        return found, f"exit {job.returncode}", job
+    finally:
+        for file, path in zip(files, paths):
+            file.close()
+            if os.path.exists(path):
+                os.remove(path)
+
+
 def main():
     mpirun, probe = sys.argv[1], sys.argv[2]
     part = sys.argv[3] if len(sys.argv) > 3 else ""
@@ -147,6 +171,7 @@ def main():
     runs.append(("an orderly end of a job of one", lambda: check_orderly(mpirun, probe, "none", 1)))
     runs.append(("a pause of one second", lambda: check_orderly(mpirun, probe, "pause", 4)))
     runs.append(("an operation of five seconds", lambda: check_orderly(mpirun, probe, "long", 4)))
+    runs.append(("leftovers of killed jobs", lambda: check_leftovers(mpirun, probe)))
     runs.append(("idle", lambda: check_orderly(mpirun, probe, "idle", 8)))
     num_failed = 0
     for name, run in runs:
