@@ -81,12 +81,8 @@ void WorkerJob::build_groups() {
   options.spin = setup_.spin;
   options.work = &monitor_->progress().work();
   const auto hidden_size = static_cast<size_t>(setup_.engine->manifest().model().hidden_size());
-  // Activations of a step one way; the sampled tokens of all steps in flight the other.
-  constexpr size_t kMaxResultBytes = 256;
   options.max_message_bytes =
-      std::max(static_cast<size_t>(setup_.executor.limits.max_rows) * hidden_size * sizeof(float),
-               static_cast<size_t>(setup_.executor.limits.max_sequences * (topology.pp_size + 1)) *
-                   kMaxResultBytes);
+      static_cast<size_t>(setup_.executor.limits.max_rows) * hidden_size * sizeof(float);
   if (topology.tp_size > 1) {
     std::vector<int> ranks;
     for (int tp = 0; tp < topology.tp_size; ++tp)

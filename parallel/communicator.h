@@ -57,7 +57,7 @@ class Communicator {
   /// True when recv(peer) would not wait for the message's first byte.
   virtual bool can_recv(int peer) = 0;
 
-  /// "shm", "mpi" or "shm+mpi": how this group's pairs talk, for the banner.
+  /// "shm", "mpi", "shm+mpi" or, alone, "none": how this group's pairs talk, for the banner.
   virtual std::string transport() const = 0;
 
  protected:
@@ -65,7 +65,8 @@ class Communicator {
   int size_ = 1;
 };
 
-/// The group of one: every verb is a no-op (or a copy). For tp_size 1 and for tests.
+/// The group of one: collectives are no-ops or copies; there is nobody to send to, so send, recv,
+/// post and can_recv throw InternalError. For tp_size 1 and for tests.
 std::unique_ptr<Communicator> make_single_communicator();
 
 struct CommunicatorOptions {
@@ -80,8 +81,8 @@ struct CommunicatorOptions {
   bool force_mpi = false;  ///< for tests: MPI even within a host
 };
 
-/// Thrown into a waiting communicator by JobMonitor: when `*abort` becomes true every wait in this
-/// process throws DeviceError promptly.
+/// Set by the JobMonitor: when it becomes true every wait in this process that was given it throws
+/// DeviceError within kSleepSlice.
 using AbortFlag = std::atomic<bool>;
 
 }  // namespace phalanx::parallel

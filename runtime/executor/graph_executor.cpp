@@ -95,6 +95,7 @@ GraphExecutor::GraphExecutor(std::shared_ptr<const model::EngineFile> engine,
   conversion_ = operators_.allocate(std::max<int64_t>(plan_.conversion_bytes, 64));
   if (plan_.logits_bytes > 0) logits_memory_ = operators_.allocate(plan_.logits_bytes);
   bind_ops();
+  share_out_vocabulary();
 }
 
 int64_t GraphExecutor::vocab_size() const { return engine_->manifest().model().vocab_size(); }
@@ -145,6 +146,14 @@ void GraphExecutor::bind_ops() {
     }
     ops_.push_back(std::move(bound));
   }
+}
+
+void GraphExecutor::share_out_vocabulary() {
+  for (int rank = 0; rank < topology_.tp_size; ++rank) {
+    logits_cols_.push_back(
+        model::shard_range(engine::VOCAB, vocab_size(), 1, topology_.tp_size, rank).size());
+  }
+  logits_bytes_.resize(logits_cols_.size());
 }
 
 void GraphExecutor::make_rope_table() {
@@ -303,32 +312,28 @@ kernels::Rows GraphExecutor::gather_logits(int64_t num_rows) {
   const Placement& place = plan_.placements.at(plan_.output);
   const kernels::Rows local = rows_of(place);
   if (topology_.tp_size == 1) return local;
-  std::vector<size_t> part_bytes;
-  std::vector<int64_t> part_cols;
-  for (int rank = 0; rank < topology_.tp_size; ++rank) {
-    part_cols.push_back(
-        model::shard_range(engine::VOCAB, vocab_size(), 1, topology_.tp_size, rank).size());
-    part_bytes.push_back(static_cast<size_t>(num_rows * part_cols.back() * 4));
+  for (size_t rank = 0; rank < logits_cols_.size(); ++rank) {
+    logits_bytes_[rank] = static_cast<size_t>(num_rows * logits_cols_[rank] * 4);
   }
   const std::span<const std::byte> part =
       std::as_bytes(std::span<const float>(local.data, static_cast<size_t>(num_rows * place.cols)));
   progress_.set_operation("gather logits");
   if (!topology_.is_sampler()) {
     const WaitingScope waiting(progress_);
-    groups_.tensor->gather(part, part_bytes, {}, 0);
+    groups_.tensor->gather(part, logits_bytes_, {}, 0);
     return {};
   }
   auto* gathered = reinterpret_cast<float*>(logits_memory_.get());
   float* rows = gathered + plan_.logits_bytes / 8;
   {
     const WaitingScope waiting(progress_);
-    groups_.tensor->gather(part, part_bytes,
+    groups_.tensor->gather(part, logits_bytes_,
                            std::as_writable_bytes(std::span<float>(
                                gathered, static_cast<size_t>(num_rows * vocab_size()))),
                            0);
   }
   int64_t column = 0;
-  for (const int64_t cols : part_cols) {  // [rank][row][cols] to [row][vocab]
+  for (const int64_t cols : logits_cols_) {  // [rank][row][cols] to [row][vocab]
     for (int64_t row = 0; row < num_rows; ++row) {
       std::memcpy(rows + row * vocab_size() + column, gathered, static_cast<size_t>(cols) * 4);
       gathered += cols;

@@ -37,9 +37,8 @@ struct ExecutorOptions {
   int64_t num_kv_blocks = 0;
 };
 
-/// Executor thread only. Everything is allocated by the constructor; run() allocates nothing but
-/// what gathering logits needs the first time. Throws InternalError or DeviceError: the rank cannot
-/// go on after either.
+/// Executor thread only. Everything is allocated by the constructor; run() allocates nothing of its
+/// own. Throws InternalError or DeviceError: the rank cannot go on after either.
 class GraphExecutor {
  public:
   GraphExecutor(std::shared_ptr<const model::EngineFile> engine,
@@ -52,7 +51,6 @@ class GraphExecutor {
   /// the result is empty.
   kernels::Rows run(const StepBatch& batch);
 
-  const StagePlan& plan() const { return plan_; }
   int64_t vocab_size() const;
 
  private:
@@ -70,6 +68,7 @@ class GraphExecutor {
   };
 
   void bind_ops();
+  void share_out_vocabulary();
   std::unique_ptr<kernels::PackedMatrix> pack(const engine::Op& op);
   void make_rope_table();
   kernels::Rows rows_of(const Placement& place) const;
@@ -95,6 +94,8 @@ class GraphExecutor {
   std::shared_ptr<std::byte> rope_memory_;
   std::shared_ptr<std::byte> logits_memory_;
   kernels::RopeTable rope_;
+  std::vector<int64_t> logits_cols_;  ///< [tp_size]: each rank's share of the vocabulary
+  std::vector<size_t> logits_bytes_;  ///< [tp_size]: of a step, in gather_logits
   /// The value whose rows `conversion_` holds, so that linears with one input convert it once.
   const Placement* converted_ = nullptr;
   kernels::ActivationView converted_view_;

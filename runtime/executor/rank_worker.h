@@ -1,5 +1,5 @@
 // The loop every rank runs: take a plan, check it, compute it, sample, hand the result on.
-// Started by the launcher on the rank's executor thread; the one catch site of a rank is here.
+// Started by the launcher on the rank's executor thread, which also catches what a step throws.
 #pragma once
 
 #include <cstdint>

@@ -423,6 +423,16 @@ class WorkerTest(unittest.TestCase):
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertEqual(len(re.findall(r"^ +[0-7] ", run.stdout, re.MULTILINE)), 8, run.stdout)
 
+    def test_an_operation_longer_than_the_deadline_is_no_hang(self):
+        """A long prefill in the slowest tier, under the shortest deadline that may be set."""
+        with Worker(self.engine, ranks=2, tp=1,
+                    settings=("cpu.isa=portable", "cpu.num_threads=1",
+                              "scheduling.max_step_tokens=2048", "scheduling.max_chunk_tokens=2048",
+                              "failure.heartbeat_ms=10",
+                              "failure.operation_deadline_ms=100")) as worker:
+            prompt = [7 + i % 1000 for i in range(500)]
+            self.assertEqual(worker.complete(prompt, max_tokens=2)["usage"]["prompt_tokens"], 500)
+
     def test_eight_idle_ranks_sleep(self):
         with Worker(self.engine, ranks=8, tp=8) as worker:
             worker.complete("Once", max_tokens=4)
