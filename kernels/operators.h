@@ -128,7 +128,8 @@ const char* kv_format_name(KvFormat format);  ///< "f32", "bf16", "int8"
 int64_t kv_block_bytes(KvFormat format, int64_t head_dim);
 
 /// One layer's KV pool on one rank: [num_blocks][num_kv_heads][kv_block_bytes]. The inside of a
-/// block is the backend's affair. The pool starts zeroed: stale content is finite.
+/// block is the backend's affair. What it holds before it is written to is never read into a
+/// result.
 struct KvLayerView {
   KvFormat format = KvFormat::kF32;
   std::byte* data = nullptr;
@@ -180,7 +181,8 @@ struct RopeTable {
 };
 
 /// A backend. Called by one thread of its rank (the executor); it spreads work over its own team.
-/// No operator allocates or blocks on anything but its own team. Errors: InternalError on a shape
+/// No operator blocks on anything but its own team, nor allocates, but for lists that grow with the
+/// largest step seen. Errors: InternalError on a shape
 /// or alignment that breaks the contract (checked before any work).
 class Operators {
  public:

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <charconv>
-#include <thread>
 
+#include "launcher/host_resources.h"
 #include "runtime/model/architecture.h"
 
 namespace phalanx::launcher {
@@ -104,7 +104,8 @@ Status parse_build_flag(Arguments& arguments, builder::BuildOptions* options) {
 
 Result<LlmBuildCommand> parse_build(Arguments& arguments) {
   builder::BuildOptions options;
-  options.num_threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  const cpu_set_t cores = affinity();
+  options.num_threads = std::max(1, std::min(CPU_COUNT(&cores), cpu_quota_cores()));
   std::vector<std::string> places;
   do {
     if (arguments.is_flag()) {
@@ -189,7 +190,7 @@ std::string llm_build_help() {
     --ignore-config-key K   a key of config.json that nothing reads and that changes nothing;
                             may be repeated
     --name NAME             the engine's model name (default: the checkpoint's last component)
-    --threads N             (default: all cores)
+    --threads N             (default: all cores it may use)
     --force                 replace an engine that is there
 
   llm-build inspect ENGINE [flags]

@@ -182,7 +182,7 @@ class TileWalk {
       first_ = end_ = 0;
       return false;
     }
-    // Blocks outside the window may have been freed: their table entries mean nothing any more.
+    // Blocks before every window are not read.
     for (int64_t b = first_token / kBlockTokens; b * kBlockTokens < end_token; ++b) {
       const int64_t id = tile_.block_table[partition * kAttentionPartitionBlocks + b];
       keys_[b] = tile_.blocks + id * tile_.block_stride;

@@ -87,7 +87,7 @@ void CpuOperators::add_row_operator(int64_t num_rows, int64_t cost,
 }
 
 std::unique_ptr<PackedMatrix> CpuOperators::pack_matrix(const MatrixSpec& spec) {
-  return cpu::pack_matrix(spec, options_.isa_tier, team_);
+  return cpu::pack_matrix(spec, team_);
 }
 
 std::shared_ptr<std::byte> CpuOperators::allocate(int64_t bytes) {

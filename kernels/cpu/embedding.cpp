@@ -8,24 +8,13 @@
 namespace phalanx::kernels::cpu {
 namespace {
 
-float load_scale(const MatrixSource& table, int64_t index) {
-  if (table.scale_dtype == DType::kF32) {
-    float scale;
-    std::memcpy(&scale, table.scales + index * 4, 4);
-    return scale;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, table.scales + index * 2, 2);
-  return table.scale_dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
-}
-
 void dequantize_row(const MatrixSource& table, int64_t n, float* y) {
   const bool is_w8 = table.format == WeightFormat::kW8;
   const auto* codes = reinterpret_cast<const uint8_t*>(table.codes) + n * table.row_stride_bytes;
   const int64_t num_groups = table.num_cols / table.group_size;
   for (int64_t group = 0; group < num_groups; ++group) {
     const int64_t index = n * table.scale_row_stride + group;
-    const float scale = load_scale(table, index);
+    const float scale = stored_scale(table, index);
     const int zero = table.zeros != nullptr ? table.zeros[index] : (is_w8 ? 128 : 8);
     const int64_t begin = group * table.group_size;
     const int64_t end = begin + table.group_size;

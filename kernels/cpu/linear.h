@@ -11,7 +11,10 @@
 
 namespace phalanx::kernels::cpu {
 
-std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec, IsaTier tier, ThreadTeam& team);
+std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec, ThreadTeam& team);
+
+/// Scale number `index` of a quantized source, from its first on, in any of its dtypes.
+float stored_scale(const MatrixSource& source, int64_t index);
 
 void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y, IsaTier tier,
             ThreadTeam& team);

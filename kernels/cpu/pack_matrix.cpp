@@ -106,17 +106,6 @@ void move_units(const PanelRowArray& rows, int64_t offset, int64_t num_units, st
   }
 }
 
-float load_scale(const MatrixSource& source, int64_t index) {
-  if (source.scale_dtype == DType::kF32) {
-    float scale;
-    std::memcpy(&scale, source.scales + index * 4, 4);
-    return scale;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, source.scales + index * 2, 2);
-  return source.scale_dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
-}
-
 void pack_header(const PanelLayout& layout, const PanelRowArray& rows, int64_t group,
                  std::byte* to) {
   std::array<float, kPanelRows> scales{};
@@ -124,7 +113,7 @@ void pack_header(const PanelLayout& layout, const PanelRowArray& rows, int64_t g
   for (size_t n = 0; n < rows.size() && rows[n].source != nullptr; ++n) {
     const MatrixSource& source = *rows[n].source;
     const int64_t index = rows[n].first_scale + group;
-    scales[n] = load_scale(source, index);
+    scales[n] = stored_scale(source, index);
     if (source.zeros != nullptr)
       zeros[n] = source.zeros[index];
     else
@@ -203,8 +192,18 @@ float* PanelMatrix::bias() {
 }
 const float* PanelMatrix::bias() const { return const_cast<PanelMatrix*>(this)->bias(); }
 
-std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec, [[maybe_unused]] IsaTier tier,
-                                          ThreadTeam& team) {
+float stored_scale(const MatrixSource& source, int64_t index) {
+  if (source.scale_dtype == DType::kF32) {
+    float scale;
+    std::memcpy(&scale, source.scales + index * 4, 4);
+    return scale;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, source.scales + index * 2, 2);
+  return source.scale_dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+}
+
+std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec, ThreadTeam& team) {
   PHALANX_CHECK(!spec.sources.empty(), "a matrix needs a source");
   const MatrixSource& first = spec.sources.front();
   int64_t num_rows = 0;

@@ -5,7 +5,7 @@
 
 namespace phalanx {
 
-KvCache::KvCache(const KvCacheShape& shape, kernels::Operators& operators) : shape_(shape) {
+KvCache::KvCache(const KvCacheShape& shape, kernels::Operators& operators) {
   PHALANX_CHECK_GT(shape.num_blocks, 0, "KV blocks");
   memory_ = operators.allocate(shape.bytes());
   const int64_t layer_bytes =

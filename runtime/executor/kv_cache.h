@@ -29,11 +29,9 @@ class KvCache {
  public:
   KvCache(const KvCacheShape& shape, kernels::Operators& operators);
 
-  const KvCacheShape& shape() const { return shape_; }
   const kernels::KvLayerView& layer(int64_t local_layer) const { return layers_[local_layer]; }
 
  private:
-  KvCacheShape shape_;
   std::shared_ptr<std::byte> memory_;
   std::vector<kernels::KvLayerView> layers_;
 };

@@ -146,7 +146,7 @@ std::vector<std::unique_ptr<PackedMatrix>> packed_copies(const Bench& bench,
   double best_gbs = 0;
   while (copies.empty() || bytes < total_bytes) {
     const double begin = seconds();
-    copies.push_back(cpu::pack_matrix(stored.spec(num_lanes), bench.tier, bench.team));
+    copies.push_back(cpu::pack_matrix(stored.spec(num_lanes), bench.team));
     const auto size = static_cast<double>(copies.back()->bytes());
     best_gbs = std::max(best_gbs, size / (seconds() - begin) * 1e-9);
     bytes += copies.back()->bytes();

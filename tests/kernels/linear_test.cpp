@@ -69,7 +69,7 @@ std::vector<float> oracle(const MatrixSpec& spec, const ActivationView& x, int64
 std::vector<float> product(const MatrixSpec& spec, const ActivationView& x, int64_t num_rows,
                            IsaTier tier, cpu::ThreadTeam& team) {
   std::vector<float> y = untouched(spec, num_rows);
-  const auto matrix = cpu::pack_matrix(spec, tier, team);
+  const auto matrix = cpu::pack_matrix(spec, team);
   cpu::linear(*matrix, x, num_rows, {y.data(), total_rows(spec) + kGap}, tier, team);
   return y;
 }
@@ -394,13 +394,13 @@ TEST(LinearTest, ANanStaysInItsRow) {
 TEST(LinearTest, NoRowsAndNoOutputsAreFine) {
   const StoredMatrix stored({WeightFormat::kW8, 64, 64, 32}, 5);
   cpu::ThreadTeam team(2, false);
-  const auto matrix = cpu::pack_matrix(stored.spec(), best_isa_tier(), team);
+  const auto matrix = cpu::pack_matrix(stored.spec(), team);
   ActivationView x;
   x.form = ActivationForm::kS8;
   cpu::linear(*matrix, x, 0, {nullptr, 64}, best_isa_tier(), team);
   MatrixSpec empty;
   empty.sources = {stored.slice(0, 0, 0, 64)};
-  const auto none = cpu::pack_matrix(empty, best_isa_tier(), team);
+  const auto none = cpu::pack_matrix(empty, team);
   EXPECT_EQ(none->num_rows(), 0);
   cpu::linear(*none, x, 3, {nullptr, 64}, best_isa_tier(), team);
 }

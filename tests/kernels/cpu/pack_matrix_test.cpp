@@ -84,7 +84,7 @@ void expect_packed_as_documented(const MatrixSpec& spec, bool has_zeros, const s
   for (const MatrixSource& source : spec.sources) num_rows += source.num_rows;
   for (int num_threads : {1, 3}) {
     ThreadTeam team(num_threads, false);
-    const auto packed = pack_matrix(spec, best_isa_tier(), team);
+    const auto packed = pack_matrix(spec, team);
     EXPECT_EQ(packed->format(), first.format);
     EXPECT_EQ(packed->num_rows(), num_rows);
     EXPECT_EQ(packed->num_cols(), first.num_cols);
@@ -124,7 +124,7 @@ TEST(PackMatrixTest, BigMatricesComeFromHugePages) {
   const StoredMatrix stored({WeightFormat::kW8, 1024, 4096, 128}, 1);
   expect_packed_as_documented(stored.spec(2), false, "4 MiB");
   ThreadTeam team(1, false);
-  const auto packed = pack_matrix(stored.spec(), best_isa_tier(), team);
+  const auto packed = pack_matrix(stored.spec(), team);
   EXPECT_EQ(
       reinterpret_cast<uintptr_t>(dynamic_cast<const PanelMatrix&>(*packed).panels()) % (2 << 20),
       0U);
@@ -147,7 +147,7 @@ TEST(PackMatrixTest, StackedSlicesArePackedAsDocumented) {
 TEST(PackMatrixTest, BrokenSpecsAreInternalErrors) {
   ThreadTeam team(1, false);
   const auto pack = [&team](const MatrixSpec& spec) {
-    return pack_matrix(spec, best_isa_tier(), team);
+    return pack_matrix(spec, team);
   };
   const StoredMatrix w8({WeightFormat::kW8, 8, 96, 32}, 1);
   const StoredMatrix f32({WeightFormat::kF32, 8, 96}, 1);
