@@ -146,9 +146,7 @@ TEST(PackMatrixTest, StackedSlicesArePackedAsDocumented) {
 
 TEST(PackMatrixTest, BrokenSpecsAreInternalErrors) {
   ThreadTeam team(1, false);
-  const auto pack = [&team](const MatrixSpec& spec) {
-    return pack_matrix(spec, team);
-  };
+  const auto pack = [&team](const MatrixSpec& spec) { return pack_matrix(spec, team); };
   const StoredMatrix w8({WeightFormat::kW8, 8, 96, 32}, 1);
   const StoredMatrix f32({WeightFormat::kF32, 8, 96}, 1);
   EXPECT_THROW(pack(MatrixSpec{}), InternalError);
