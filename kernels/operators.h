@@ -166,8 +166,8 @@ struct Rows {
 struct ConstRows {
   ConstRows() = default;
   ConstRows(const float* d, int64_t s) : data(d), stride(s) {}
-  ConstRows(Rows rows)
-      : data(rows.data), stride(rows.stride) {}  // NOLINT(google-explicit-constructor)
+  // NOLINTNEXTLINE(google-explicit-constructor): as a pointer becomes one to const
+  ConstRows(Rows rows) : data(rows.data), stride(rows.stride) {}
   const float* data = nullptr;
   int64_t stride = 0;
 };

@@ -30,7 +30,7 @@ class Arguments {
   }
 
   const std::string& flag() const { return flag_; }
-  bool is_flag() const { return flag_.rfind("-", 0) == 0 && flag_.size() > 1; }
+  bool is_flag() const { return flag_.starts_with('-') && flag_.size() > 1; }
   bool has_inline_value() const { return inline_value_.has_value(); }
 
   Result<std::string> value() {

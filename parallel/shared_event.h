@@ -62,11 +62,11 @@ class SharedEvent {
 
  private:
   struct Sleeper {
-    explicit Sleeper(SharedEvent& event) : event_(event) { event_.sleepers_.fetch_add(1); }
-    ~Sleeper() { event_.sleepers_.fetch_sub(1); }
+    explicit Sleeper(SharedEvent& waited_for) : event(waited_for) { event.sleepers_.fetch_add(1); }
+    ~Sleeper() { event.sleepers_.fetch_sub(1); }
     Sleeper(const Sleeper&) = delete;
     Sleeper& operator=(const Sleeper&) = delete;
-    SharedEvent& event_;
+    SharedEvent& event;
   };
 
   void wake_all();

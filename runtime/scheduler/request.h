@@ -14,7 +14,7 @@ namespace phalanx {
 /// Unique within one leader's life; given by the leader, ascending.
 struct RequestId {
   uint64_t value = 0;
-  auto operator<=>(const RequestId&) const = default;
+  auto operator<=>(const RequestId&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 struct Request {

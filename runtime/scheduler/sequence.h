@@ -18,7 +18,7 @@ struct Client;
 struct Rank {
   int64_t urgency = 0;  ///< priority * ageing_steps + step of arrival
   RequestId id;
-  auto operator<=>(const Rank&) const = default;
+  auto operator<=>(const Rank&) const = default;  // NOLINT(modernize-use-nullptr)
 };
 
 enum class SequencePhase : uint8_t {

@@ -130,8 +130,8 @@ const std::string& JinjaBinding::string(size_t index) const {
   return value.as_string();
 }
 
-std::string JinjaBinding::string_or(size_t index, std::string otherwise) const {
-  return has(index) ? string(index) : std::move(otherwise);
+std::string JinjaBinding::string_or(size_t index, const std::string& otherwise) const {
+  return has(index) ? string(index) : otherwise;
 }
 
 bool has_jinja_function(std::string_view name) {

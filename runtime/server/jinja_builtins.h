@@ -27,7 +27,7 @@ class JinjaBinding {
   /// Throws when it is there and not an int.
   int64_t integer_or(size_t index, int64_t otherwise) const;
   const std::string& string(size_t index) const;
-  std::string string_or(size_t index, std::string otherwise) const;
+  std::string string_or(size_t index, const std::string& otherwise) const;
 
  private:
   std::string function_;

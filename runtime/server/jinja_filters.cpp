@@ -140,7 +140,7 @@ std::optional<int64_t> read_integer(const std::string& text, int base) {
 
 JinjaValue filter_int(JinjaInterpreter&, const JinjaValue& value, const JinjaArguments& arguments) {
   const JinjaBinding bound("int", arguments, {"default", "base"});
-  const JinjaValue otherwise = bound.has(0) ? bound.at(0) : JinjaValue::integer(0);
+  JinjaValue otherwise = bound.has(0) ? bound.at(0) : JinjaValue::integer(0);
   const int64_t base = bound.integer_or(1, 10);
   if (base < 2 || base > 36) throw JinjaError("int: base must be from 2 to 36");
   if (value.is_undefined()) throw JinjaError(value.undefined_message());
