@@ -13,7 +13,6 @@ namespace {
 
 using test::is_quantized;
 using test::StoredMatrix;
-using test::StoredMatrixShape;
 
 float scale_of(const MatrixSource& source, int64_t n, int64_t group) {
   const int64_t index = n * source.scale_row_stride + group;
