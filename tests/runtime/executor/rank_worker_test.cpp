@@ -96,7 +96,7 @@ TEST(RankWorker, LookingInVainForResultsIsNoProgress) {
   };
   plans.script = {empty_plan(), empty_plan()};
   plans.script.insert(plans.script.end(), kLooks, std::nullopt);
-  plans.script.push_back(empty_plan(true));
+  plans.script.emplace_back(empty_plan(true));
   parts.deliver = [&](const StepResult& result) {
     delivered.push_back(result.step);
     if (result.step == 1) pipeline.arrived = {2};  // of the stop plan
