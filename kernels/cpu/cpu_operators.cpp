@@ -14,13 +14,10 @@ namespace phalanx::kernels {
 namespace cpu {
 namespace {
 
-/// Element operations of one row below which one thread is faster than a fork and join.
-constexpr int64_t kElementsWorthForking = 16 * 1024;
-
 /// Columns of one unit of silu_mul where it spreads fewer rows than there are threads.
 constexpr int64_t kSiluColumns = 256;
 
-/// Costs of an element in plain operations (a load, an addition, a store).
+/// Costs of an element in plain operations.
 constexpr int64_t kSiluCost = 8;  // exp and a division
 constexpr int64_t kConvertCost = 2;
 constexpr int64_t kStoreKvCost = 5;
@@ -231,7 +228,7 @@ void CpuOperators::silu_mul(ConstRows gate, ConstRows up, int64_t num_rows, int6
   check_rows(y, num_rows, intermediate, "silu_mul writes rows");
   const auto silu_mul = rows_.silu_mul;
   const int64_t cost = intermediate * kSiluCost;
-  if (num_rows >= team_.size() || num_rows * cost < kElementsWorthForking) {
+  if (num_rows >= team_.size() || num_rows * cost < kCostWorthForking) {
     add_row_operator(num_rows, cost,
                      {reads(gate, intermediate), reads(up, intermediate), writes(y, intermediate)},
                      [=](int64_t r) {

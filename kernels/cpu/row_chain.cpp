@@ -6,9 +6,6 @@
 namespace phalanx::kernels::cpu {
 namespace {
 
-/// Element operations below which one thread is faster than a fork and join.
-constexpr int64_t kCostWorthForking = 16 * 1024;
-
 /// Rows taken through the whole chain before the next: what they touch stays in the second-level
 /// cache.
 constexpr int64_t kRowsAtATime = 16;

@@ -13,6 +13,10 @@
 
 namespace phalanx::kernels::cpu {
 
+/// Element operations (a load, an addition, a store) below which one thread is faster than a fork
+/// and join.
+inline constexpr int64_t kCostWorthForking = 16 * 1024;
+
 /// What an operator touches: row r's row_bytes bytes from first + r * stride_bytes on.
 struct RowMemory {
   const void* first = nullptr;

@@ -107,6 +107,66 @@ TEST(CpuOperators, RmsNorm) {
   }
 }
 
+/// Most of a layer between begin() and finish(), memory used again on the way: as the oracle, which
+/// puts nothing off. Fewer rows than threads, and more.
+TEST(CpuOperators, OperatorsPutOffHaveTheSameBits) {
+  constexpr int64_t kCols = 64;
+  constexpr int64_t kHeads = 4;
+  constexpr int64_t kHeadDim = 16;
+  constexpr int64_t kGroup = 32;
+  const test::StoredMatrix stored({WeightFormat::kW8, 3 * kCols, kCols, kGroup}, 5);
+  const std::vector<float> norm_weight = weights(kCols);
+  const std::vector<float> angles = weights(kBlockTokens * kHeadDim / 2);
+  const RopeTable rope{angles.data(), angles.data(), kHeadDim, kBlockTokens};
+  const std::vector<int32_t> kv_heads = {0, 1, 2, 3};
+  for (const int64_t rows : {int64_t{2}, int64_t{37}, int64_t{300}}) {
+    std::vector<int32_t> blocks;
+    std::vector<int32_t> positions;
+    for (int64_t i = 0; i < rows; ++i) {
+      blocks.push_back(static_cast<int32_t>(rows - 1 - i));
+      positions.push_back(static_cast<int32_t>(i % kBlockTokens));
+    }
+    std::vector<SequenceRows> sequences;
+    for (int64_t i = 0; i < rows; ++i) {
+      const auto at = static_cast<size_t>(i);
+      sequences.push_back({i, 1, positions[at], &blocks[at]});
+    }
+    expect_oracle_bits(
+        [&](Operators& ops) {
+          Matrix residual(rows, kCols, 1);
+          Matrix delta(rows, kCols, 2);
+          Matrix fused(rows, 3 * kCols, 3);
+          const auto columns = [&](int64_t part) {
+            return Rows{fused.data.data() + part * kCols, fused.stride};
+          };
+          const auto matrix = ops.pack_matrix(stored.spec());
+          const auto memory =
+              ops.allocate(activation_bytes(ActivationForm::kS8, rows, kCols, kGroup));
+          const ActivationView codes =
+              make_activation_view(ActivationForm::kS8, rows, kCols, kGroup, memory.get());
+          const auto pool = ops.allocate(rows * kHeads * kv_block_bytes(KvFormat::kBf16, kHeadDim));
+          const KvLayerView kv{KvFormat::kBf16, pool.get(), rows, kHeads, kHeadDim};
+          const AttentionParams params{kHeads, kv_heads.data(), 0.25F, 0};
+          ops.begin();
+          ops.add_rms_norm(residual.rows(), delta.rows(), nullptr, norm_weight.data(), 1e-5F, rows,
+                           kCols, columns(0));
+          ops.convert_rows(columns(0), rows, codes);
+          ops.linear(*matrix, codes, rows, fused.rows());  // over the norm's rows
+          ops.rope(columns(0), kHeads, kHeadDim, rope, positions);
+          ops.rope(columns(1), kHeads, kHeadDim, rope, positions);
+          ops.write_kv(columns(1), columns(2), sequences, kv);
+          ops.attention(columns(0), sequences, kv, params, delta.rows());
+          ops.silu_mul(columns(0), columns(1), rows, kCols, columns(1));
+          ops.add_rows(residual.rows(), delta.rows(), nullptr, rows, kCols);
+          ops.rms_norm(columns(1), norm_weight.data(), 1e-5F, rows, kCols, delta.rows());
+          ops.add_rows(residual.rows(), delta.rows(), nullptr, rows, kCols);
+          ops.finish();
+          return residual;
+        },
+        std::to_string(rows) + " rows");
+  }
+}
+
 TEST(CpuOperators, RmsNormOfZerosIsZero) {
   expect_oracle_bits(
       [](Operators& ops) {
