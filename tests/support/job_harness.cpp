@@ -103,8 +103,9 @@ std::unique_ptr<parallel::Communicator> make_group(parallel::MpiSession* session
 
 }  // namespace
 
-JobTrace run_job(parallel::MpiSession* session, std::shared_ptr<const model::EngineFile> engine,
-                 const JobShape& shape, const std::vector<TimedRequest>& workload) {
+JobTrace run_job(parallel::MpiSession* session,
+                 const std::shared_ptr<const model::EngineFile>& engine, const JobShape& shape,
+                 const std::vector<TimedRequest>& workload) {
   const int world_size = session != nullptr ? session->world_size() : 1;
   const int rank = session != nullptr ? session->rank() : 0;
   const auto made = parallel::make_rank_topology(world_size, rank, shape.tp_size, shape.pp_size);

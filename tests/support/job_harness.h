@@ -63,7 +63,8 @@ struct JobTrace {
 
 /// Collective over `session` (tp_size * pp_size ranks), or within this process when `session` is
 /// null and both sizes are 1. Every rank passes the same arguments; rank 0 gets the trace.
-JobTrace run_job(parallel::MpiSession* session, std::shared_ptr<const model::EngineFile> engine,
-                 const JobShape& shape, const std::vector<TimedRequest>& workload);
+JobTrace run_job(parallel::MpiSession* session,
+                 const std::shared_ptr<const model::EngineFile>& engine, const JobShape& shape,
+                 const std::vector<TimedRequest>& workload);
 
 }  // namespace phalanx::testing

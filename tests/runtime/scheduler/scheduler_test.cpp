@@ -93,7 +93,7 @@ class Table {
     std::vector<int32_t> stop = {};
   };
 
-  void add(uint64_t id, int64_t prompt_tokens, Options options) {
+  void add(uint64_t id, int64_t prompt_tokens, const Options& options) {
     Request request;
     request.id.value = id;
     request.prompt_token_ids.resize(static_cast<size_t>(prompt_tokens));
@@ -132,7 +132,7 @@ class Table {
   }
 
   std::string plan_and_commit() {
-    const std::string text = plan();
+    std::string text = plan();
     if (text != "none") commit();
     return text;
   }

@@ -100,8 +100,9 @@ TEST(HttpConnection, MutatedRequestsNeverHangOrCrash) {
       "POST /v1/completions HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n" +
           std::string("e\r\n{\"prompt\":\"x\"}\r\n0\r\nTrailer: t\r\n\r\n"),
       "GET /v1/chat/completions/stream?message=a+b%20c&max_tokens=3 HTTP/1.1\r\nHost: t\r\n\r\n",
-      "GET /v1/models/fake%2Fmodel HTTP/1.1\r\nHost: t\r\nConnection: keep-alive\r\n\r\n"
-      "HEAD /health HTTP/1.0\r\n\r\n",
+      // Two requests in one packet.
+      "GET /v1/models/fake%2Fmodel HTTP/1.1\r\nHost: t\r\nConnection: keep-alive\r\n\r\n" +
+          std::string("HEAD /health HTTP/1.0\r\n\r\n"),
       "OPTIONS * HTTP/1.1\r\nHost: t\r\nOrigin: null\r\n\r\n",
   };
   constexpr int kThreads = 4;

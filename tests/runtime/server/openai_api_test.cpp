@@ -19,7 +19,6 @@ namespace {
 using namespace std::chrono_literals;
 using nlohmann::json;
 using testing::ClientResponse;
-using testing::FakeScript;
 using ::testing::HasSubstr;
 using testing::http_events;
 using testing::http_request;
