@@ -81,17 +81,21 @@ void MpiGroup::wait_until(const Done& done, int member, const char* operation) c
   }
 }
 
+void MpiGroup::finish(MPI_Request request, int member, const char* operation) const {
+  const auto is_done = [&] {
+    int flag = 0;
+    check_mpi(MPI_Test(&request, &flag, MPI_STATUS_IGNORE), operation);
+    return flag != 0;
+  };
+  wait_until(is_done, member, operation);
+}
+
 void MpiGroup::send(const std::string& text, int member, const char* operation) const {
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Isend(text.data(), static_cast<int>(text.size()), MPI_BYTE, member, kTag,
                       communicator_, &request),
             operation);
-  const auto is_sent = [&] {
-    int flag = 0;
-    check_mpi(MPI_Test(&request, &flag, MPI_STATUS_IGNORE), operation);
-    return flag != 0;
-  };
-  wait_until(is_sent, member, operation);
+  finish(request, member, operation);
 }
 
 std::string MpiGroup::receive(int member, const char* operation) const {
@@ -108,12 +112,7 @@ std::string MpiGroup::receive(int member, const char* operation) const {
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Irecv(text.data(), count, MPI_BYTE, member, kTag, communicator_, &request),
             operation);
-  const auto is_here = [&] {
-    int flag = 0;
-    check_mpi(MPI_Test(&request, &flag, MPI_STATUS_IGNORE), operation);
-    return flag != 0;
-  };
-  wait_until(is_here, member, operation);
+  finish(request, member, operation);
   return text;
 }
 

@@ -49,6 +49,7 @@ class MpiGroup {
   int64_t all_reduce_min(int64_t value) const;
 
  private:
+  void finish(MPI_Request request, int member, const char* operation) const;
   void send(const std::string& text, int member, const char* operation) const;
   std::string receive(int member, const char* operation) const;
   template <typename Done>

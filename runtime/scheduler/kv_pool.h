@@ -24,6 +24,10 @@ struct PrefixMatch {
   int64_t num_unreferenced = 0;  ///< of those, how many nobody uses: taking them uses up free ones
 };
 
+constexpr int64_t blocks_for_tokens(int64_t num_tokens, int64_t block_tokens) {
+  return (num_tokens + block_tokens - 1) / block_tokens;
+}
+
 /// Blocks that a planned step still reads may be freed and planned for another sequence at once:
 /// every rank executes plans in order, so the later step's writes come after the earlier step's
 /// reads. For the same reason a block can be found in the cache as soon as the step that fills it
@@ -37,7 +41,7 @@ class KvPool {
   int64_t num_free() const { return allocator_.num_free(); }
   int64_t num_cached() const { return num_cached_; }  ///< free blocks with reusable content
   int64_t blocks_for(int64_t num_tokens) const {
-    return (num_tokens + block_tokens_ - 1) / block_tokens_;
+    return blocks_for_tokens(num_tokens, block_tokens_);
   }
   int32_t num_references(BlockId block) const { return allocator_.num_references(block); }
 

@@ -52,13 +52,9 @@ void check_config(const SchedulerConfig& config) {
   PHALANX_CHECK_GE(config.max_start_ids, 0, "max_start_ids");
 }
 
-int64_t blocks_for(int64_t num_tokens, int64_t block_tokens) {
-  return (num_tokens + block_tokens - 1) / block_tokens;
-}
-
 /// Ids in a start besides the first chunk's tokens, which the step's budget bounds.
 int64_t num_start_ids(const SamplingParams& sampling, int64_t num_tokens, int64_t block_tokens) {
-  return blocks_for(num_tokens, block_tokens) + (sampling.has_penalties() ? num_tokens : 0);
+  return blocks_for_tokens(num_tokens, block_tokens) + (sampling.has_penalties() ? num_tokens : 0);
 }
 
 }  // namespace
