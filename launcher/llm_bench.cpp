@@ -8,6 +8,7 @@
 #include <iostream>
 
 #include "launcher/bench/commands.h"
+#include "launcher/bench/stop_signal.h"
 
 namespace phalanx::bench {
 namespace {
@@ -76,7 +77,12 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   try {
+    phalanx::bench::catch_stop_signals();
     return phalanx::bench::run(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const phalanx::bench::Stopped&) {
+    const int signal = phalanx::bench::stop_signal();
+    std::cerr << "llm-bench: stopped by " << strsignal(signal) << "\n";
+    return 128 + signal;
   } catch (const std::exception& error) {
     std::cerr << "llm-bench: " << error.what() << "\n";
     return phalanx::bench::kFailed;

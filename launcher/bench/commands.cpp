@@ -5,6 +5,7 @@ namespace phalanx::bench {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> kCommands = {
+      engine_command(),
       compare_command(),
   };
   return kCommands;

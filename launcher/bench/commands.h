@@ -23,6 +23,7 @@ struct Command {
   Status (*run)(const BenchOptions& options, Report& report);
 };
 
+Command engine_command();   ///< engine.cpp
 Command compare_command();  ///< compare.cpp
 
 /// In the order of the help text.
