@@ -40,14 +40,6 @@ sigset_t stop_signals() {
   return set;
 }
 
-/// Open MPI reads these when it starts in this process. A site's own settings win.
-void set_mpi_defaults() {
-  setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
-  setenv("OMPI_MCA_pml", "ob1", 0);
-  setenv("OMPI_MCA_btl", "self,vader,tcp", 0);
-  setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
-}
-
 LogLevel log_level_of(config::WorkerConfig::LogLevel level) {
   switch (level) {
     case config::WorkerConfig::DEBUG:
@@ -252,7 +244,6 @@ int run_main(int argc, char** argv) {
   const sigset_t signals = stop_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before any thread exists
   signal(SIGPIPE, SIG_IGN);
-  set_mpi_defaults();
   parallel::MpiSession session(&argc, &argv);
   if (session.world_size() > 1) set_log_tag("rank " + std::to_string(session.rank()));
   return run_rank(session, *arguments, started);

@@ -126,9 +126,13 @@ MpiSession::MpiSession(int* argc, char*** argv, const MpiSessionOptions& options
   int initialized = 0;
   MPI_Initialized(&initialized);
   PHALANX_CHECK(initialized == 0, "a second MpiSession in one process");
-  // Ranks that wait inside MPI at start-up must let others run; Open MPI decides this itself only
-  // when mpirun, and not a scheduler or a host file, shows it more ranks than cores.
+  // Open MPI reads these when it starts in this process; a site's own settings win. Ranks that wait
+  // inside MPI at start-up must let others run: it decides this itself only when mpirun, and not a
+  // scheduler or a host file, shows it more ranks than cores.
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+  setenv("OMPI_MCA_pml", "ob1", 0);
+  setenv("OMPI_MCA_btl", "self,vader,tcp", 0);
+  setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
   int provided = MPI_THREAD_SINGLE;
   check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
   if (provided < MPI_THREAD_MULTIPLE)

@@ -5,7 +5,9 @@ namespace phalanx::bench {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> kCommands = {
+      model_command(),
       engine_command(),
+      collectives_command(),
       compare_command(),
   };
   return kCommands;

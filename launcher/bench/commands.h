@@ -23,8 +23,10 @@ struct Command {
   Status (*run)(const BenchOptions& options, Report& report);
 };
 
-Command engine_command();   ///< engine.cpp
-Command compare_command();  ///< compare.cpp
+Command engine_command();       ///< engine.cpp
+Command model_command();        ///< model.cpp
+Command collectives_command();  ///< collectives.cpp
+Command compare_command();      ///< compare.cpp
 
 /// In the order of the help text.
 const std::vector<Command>& commands();
