@@ -4,14 +4,30 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace phalanx::bench {
 namespace {
 
+template <int kBytes>
+struct VectorOf;
+template <>
+struct VectorOf<16> {
+  using Type = uint64_t __attribute__((vector_size(16)));
+};
+template <>
+struct VectorOf<32> {
+  using Type = uint64_t __attribute__((vector_size(32)));
+};
+template <>
+struct VectorOf<64> {
+  using Type = uint64_t __attribute__((vector_size(64)));
+};
+
 /// kBytes: of a vector register. Eight accumulators hide the latency of the or.
 template <int kBytes>
 struct ReadLoop {
-  using Vector = uint64_t __attribute__((vector_size(kBytes), may_alias));
+  using Vector = typename VectorOf<kBytes>::Type;
   static constexpr int64_t kStep = 512;  // bytes a turn
   static constexpr int64_t kLineBytes = 64;
 
@@ -22,8 +38,12 @@ struct ReadLoop {
         for (int64_t line = 0; line < kStep; line += kLineBytes)
           __builtin_prefetch(p + line + ahead);
       }
-      for (int64_t i = 0; i < kStep / kBytes; ++i)
-        sums[i % 8] |= reinterpret_cast<const Vector*>(p)[i];
+#pragma GCC unroll 32
+      for (int64_t i = 0; i < kStep / kBytes; ++i) {
+        Vector loaded;
+        std::memcpy(&loaded, p + i * kBytes, sizeof(loaded));
+        sums[i % 8] |= loaded;
+      }
     }
   }
 

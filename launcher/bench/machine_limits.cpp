@@ -87,6 +87,7 @@ std::array<int64_t, kNumLevels> bytes_per_thread(const MachineTopology& topology
 struct alignas(64) Tally {
   double amount = 0;
   double seconds = 0;
+  uint64_t read = 0;  // what reading gave, so that no compiler leaves it out
 };
 
 }  // namespace
@@ -166,7 +167,6 @@ struct MachineLimits::State {
   std::vector<Tally> tallies;
   std::vector<int64_t> cursors;  // where each thread goes on in its part of DRAM
   std::atomic<int> num_arrived{0};
-  std::atomic<uint64_t> sink{0};
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -215,7 +215,7 @@ struct MachineLimits::State {
     driver.join();
   }
 
-  /// Sum of the threads' rates of work(thread_index), which returns the amount it did.
+  /// Sum of the threads' rates of work(thread_index, tally), which returns the amount it did.
   template <typename Work>
   double sample(double seconds, Work&& work) {
     num_arrived.store(0);
@@ -227,7 +227,7 @@ struct MachineLimits::State {
       Tally tally;
       const Clock::time_point begin = Clock::now();
       do {
-        tally.amount += work(index);
+        tally.amount += work(index, tally);
         tally.seconds = seconds_since(begin);
       } while (tally.seconds < seconds);
       tallies[static_cast<size_t>(index)] = tally;
@@ -255,16 +255,16 @@ struct MachineLimits::State {
     const int64_t part = thread_bytes[static_cast<size_t>(from)];
     const int64_t chunk = std::min(part, kChunkBytes);
     const bool is_small = from != ReadFrom::kDram;
-    return sample(seconds, [&, this](int index) {
+    return sample(seconds, [&](int index, Tally& tally) {
       std::byte* own = data + index * part;
       if (is_small) {  // the whole of it, again and again
         const int64_t repeats = std::max<int64_t>(1, kChunkBytes / part);
-        sink.fetch_or(loops.read(own, part, repeats, prefetch), std::memory_order_relaxed);
+        tally.read |= loops.read(own, part, repeats, prefetch);
         return static_cast<double>(part * repeats);
       }
       int64_t& cursor = cursors[static_cast<size_t>(index)];
       const int64_t bytes = std::min(chunk, part - cursor);
-      sink.fetch_or(loops.read(own + cursor, bytes, 1, prefetch), std::memory_order_relaxed);
+      tally.read |= loops.read(own + cursor, bytes, 1, prefetch);
       cursor = cursor + bytes == part ? 0 : cursor + bytes;
       return static_cast<double>(bytes);
     });
@@ -341,7 +341,7 @@ double MachineLimits::peak_gops(PeakKind kind) {
   const PeakLoop& loop = loop_of(state_->loops, kind);
   double gops = 0;
   state_->call([&] {
-    gops = state_->sample(state_->options.sample_seconds, [&](int) {
+    gops = state_->sample(state_->options.sample_seconds, [&](int, Tally&) {
       loop.run(kPeakRounds);
       return loop.ops_per_round * kPeakRounds;
     });
