@@ -172,7 +172,7 @@ std::vector<std::string> byte_alphabet() {
 }
 
 /// Byte-level BPE whose tokens are made-up words, some with a space before them.
-ordered_json tokenizer_of(const ModelShape& shape) {
+nlohmann::json tokenizer_of(const ModelShape& shape) {
   std::vector<std::string> tokens = byte_alphabet();
   const int64_t num_plain = shape.vocab_size - kNumSpecialTokens;
   PHALANX_CHECK_GT(num_plain, static_cast<int64_t>(tokens.size()), "a vocabulary below all bytes");
@@ -182,7 +182,7 @@ ordered_json tokenizer_of(const ModelShape& shape) {
   for (char letter = 'a'; letter <= 'z'; ++letter) parts.emplace_back(1, letter);
   starts.insert(starts.end(), parts.begin(), parts.end());
   std::unordered_set<std::string> known(tokens.begin(), tokens.end());
-  ordered_json merges = ordered_json::array();
+  nlohmann::json merges = nlohmann::json::array();
   uint64_t counter = 0;
   while (static_cast<int64_t>(tokens.size()) < num_plain) {
     const std::string& left = starts[mix(counter) % starts.size()];
@@ -196,9 +196,9 @@ ordered_json tokenizer_of(const ModelShape& shape) {
     starts.push_back(token);
     if (!token.starts_with(space)) parts.push_back(token);
   }
-  ordered_json vocabulary = ordered_json::object();
+  nlohmann::json vocabulary = nlohmann::json::object();
   for (size_t id = 0; id < tokens.size(); ++id) vocabulary[tokens[id]] = id;
-  ordered_json special = ordered_json::array();
+  nlohmann::json special = nlohmann::json::array();
   const char* names[kNumSpecialTokens] = {"<|begin|>", "<|end|>", "<|turn|>"};
   for (int64_t i = 0; i < kNumSpecialTokens; ++i) {
     special.push_back({{"id", num_plain + i},
@@ -212,11 +212,11 @@ ordered_json tokenizer_of(const ModelShape& shape) {
   // The split pattern of Llama 3.
   constexpr const char* kPattern =
       R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  const ordered_json split = {{"type", "Split"},
+  const nlohmann::json split = {{"type", "Split"},
                               {"pattern", {{"Regex", kPattern}}},
                               {"behavior", "Isolated"},
                               {"invert", false}};
-  const ordered_json bytes = {{"type", "ByteLevel"},
+  const nlohmann::json bytes = {{"type", "ByteLevel"},
                               {"add_prefix_space", false},
                               {"trim_offsets", true},
                               {"use_regex", false}};
@@ -269,7 +269,8 @@ ordered_json tokenizer_config() {
            "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"}};
 }
 
-Status write_json(const fs::path& path, const ordered_json& json) {
+template <typename Json>
+Status write_json(const fs::path& path, const Json& json) {
   std::ofstream file(path);
   file << json.dump();
   file.close();
