@@ -63,6 +63,10 @@ int run(const std::vector<std::string>& arguments) {
   }
   const auto options = BenchOptions::parse(rest, flags, found->max_places);
   if (!options.ok()) return complain(options.error(), kWrongCommandLine);
+  if (options->is_set("--json") && is_first_rank()) {
+    const Status writable = Report::check_writable(options->text("--json"));
+    if (!writable.ok()) return complain(writable.error(), kFailed);
+  }
   Report report(arguments, is_first_rank());
   Status status = found->run(*options, report);
   if (status.ok() && options->is_set("--json") && is_first_rank())

@@ -57,6 +57,8 @@ Result<BenchOptions> BenchOptions::parse(const std::vector<std::string>& argumen
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (!argument.starts_with("--")) {
+      if (argument.starts_with("-"))
+        return invalid_argument("unknown flag " + argument + "; flags start with two dashes");
       if (options.places_.size() == max_places)
         return invalid_argument("\"" + argument + "\" is one argument too many; at most " +
                                 std::to_string(max_places) + " are allowed");
@@ -73,7 +75,7 @@ Result<BenchOptions> BenchOptions::parse(const std::vector<std::string>& argumen
       if (equals != std::string::npos) return invalid_argument(name + " takes no value");
     } else if (equals != std::string::npos) {
       value = argument.substr(equals + 1);
-    } else if (i + 1 < arguments.size()) {
+    } else if (i + 1 < arguments.size() && !arguments[i + 1].starts_with("--")) {
       value = arguments[++i];
     } else {
       return invalid_argument(name + " needs a value, " + known->value_name);

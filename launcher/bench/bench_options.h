@@ -11,7 +11,8 @@
 
 namespace phalanx::bench {
 
-/// One flag a command knows. "--name VALUE" and "--name=VALUE" are the same.
+/// One flag a command knows. "--name VALUE" and "--name=VALUE" are the same; a value that starts
+/// with two dashes needs the second form.
 struct Flag {
   std::string name;           ///< "--threads"
   std::string value_name;     ///< "N"; empty: a switch, which takes no value

@@ -23,9 +23,12 @@ struct Command {
   Status (*run)(const BenchOptions& options, Report& report);
 };
 
+Command limits_command();       ///< limits.cpp
+Command kernels_command();      ///< kernels.cpp
 Command engine_command();       ///< engine.cpp
 Command model_command();        ///< model.cpp
 Command collectives_command();  ///< collectives.cpp
+Command serve_command();        ///< serve.cpp
 Command compare_command();      ///< compare.cpp
 
 /// In the order of the help text.

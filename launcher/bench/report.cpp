@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
@@ -24,13 +25,21 @@ using nlohmann::ordered_json;
 
 constexpr const char* kFormat = "phalanx-bench-1";
 
-/// Four significant digits, plain notation.
+/// Four significant digits, plain notation, at most nine decimals.
 std::string format_value(double value) {
   char text[64];
   const double magnitude = std::fabs(value);
-  const int decimals = magnitude >= 1000 ? 0 : magnitude >= 100 ? 1 : magnitude >= 10 ? 2 : 3;
+  const int exponent = magnitude > 0 ? static_cast<int>(std::floor(std::log10(magnitude))) : 0;
+  const int decimals = std::clamp(3 - exponent, 0, 9);
   std::snprintf(text, sizeof(text), "%.*f", decimals, value);
   return text;
+}
+
+/// JSON has no infinities, and a rate or a time of none is a benchmark's mistake.
+void check_samples(const std::string& name, const std::vector<double>& samples) {
+  PHALANX_CHECK(!samples.empty(), name + " was measured without a sample");
+  for (const double sample : samples)
+    PHALANX_CHECK(std::isfinite(sample), name + " has a sample that is no number");
 }
 
 std::string first_line_value(const char* path, const std::string& key) {
@@ -72,6 +81,7 @@ ordered_json measurement_json(const Measurement& m) {
     json["limit"]["samples"] = m.limit->samples;
     json["fraction"] = to_json(*m.fraction());
   }
+  for (const auto& [name, value] : m.details) json["details"][name] = value;
   return json;
 }
 
@@ -119,12 +129,20 @@ Result<Measurement> read_measurement(const ordered_json& json, const std::string
     if (m.limit->samples.size() != m.samples.size())
       return data_loss(where + ".limit.samples: must be as many as the samples");
   }
+  if (const auto details = json.find("details"); details != json.end()) {
+    if (!details->is_object()) return data_loss(where + ".details: must be an object");
+    for (const auto& [name, value] : details->items()) {
+      if (!value.is_number()) return data_loss(where + ".details." + name + ": must be a number");
+      m.details.emplace_back(name, value.get<double>());
+    }
+  }
   return m;
 }
 
 }  // namespace
 
 Spread spread_of(std::vector<double> samples) {
+  PHALANX_CHECK(!samples.empty(), "the spread of no samples");
   const auto [least, most] = std::minmax_element(samples.begin(), samples.end());
   const Spread ends{0, *least, *most};
   return {quantile(std::move(samples), 0.5), ends.least, ends.most};
@@ -132,6 +150,7 @@ Spread spread_of(std::vector<double> samples) {
 
 double quantile(std::vector<double> samples, double q) {
   PHALANX_CHECK(!samples.empty(), "a statistic of no samples");
+  PHALANX_CHECK(q >= 0 && q <= 1, "a quantile lies between 0 and 1");
   std::sort(samples.begin(), samples.end());
   const double place = q * static_cast<double>(samples.size() - 1);
   const auto below = static_cast<size_t>(place);
@@ -159,6 +178,12 @@ Report::Report(std::vector<std::string> command, bool prints)
       time_(now_utc()) {}
 
 void Report::add(Measurement measurement) {
+  check_samples(measurement.name, measurement.samples);
+  if (measurement.limit) {
+    check_samples(measurement.name + "'s limit", measurement.limit->samples);
+    PHALANX_CHECK_EQ(measurement.limit->samples.size(), measurement.samples.size(),
+                     "a limit has a sample for each one");
+  }
   if (prints_) {
     std::printf("%s\n", format_row(measurement).c_str());
     std::fflush(stdout);
@@ -178,11 +203,22 @@ ordered_json Report::to_json() const {
           {"host", host_},     {"facts", facts_}, {"measurements", rows}};
 }
 
+Status Report::check_writable(const std::string& path) {
+  const std::string partial = path + ".partial";
+  {
+    const std::ofstream file(partial);
+    if (!file) return io_error(path + ": " + std::strerror(errno));
+  }
+  std::remove(partial.c_str());
+  return {};
+}
+
 Status Report::write_json(const std::string& path) const {
   const std::string partial = path + ".partial";
   {
     std::ofstream file(partial);
-    file << to_json().dump(1) << "\n";
+    // Arguments may be any bytes.
+    file << to_json().dump(1, ' ', false, ordered_json::error_handler_t::replace) << "\n";
     file.flush();
     if (!file) {
       const std::string reason = std::strerror(errno);
@@ -229,7 +265,12 @@ Result<Report> Report::read_json(const std::string& path) {
 std::string format_row(const Measurement& m) {
   std::string left = m.name;
   for (const auto& [name, value] : m.parameters) left += " " + name + "=" + value;
-  if (left.size() < 52) left.resize(52, ' ');
+  constexpr std::array<size_t, 3> kColumns = {52, 68, 88};  // so that rows of a kind line up
+  for (const size_t column : kColumns) {
+    if (left.size() > column) continue;
+    left.resize(column, ' ');
+    break;
+  }
   const Spread spread = spread_of(m.samples);
   char text[160];
   std::snprintf(text, sizeof(text), " %10s %-6s (%s .. %s)", format_value(spread.median).c_str(),

@@ -41,6 +41,8 @@ struct Measurement {
   Better better = Better::kHigher;
   std::vector<double> samples;
   std::optional<Limit> limit;
+  /// What explains the row without naming it, for plots: {"bytes", 4194304}. Only in the JSON.
+  std::vector<std::pair<std::string, double>> details;
 
   /// Share of the limit reached: value / limit where more is better, else limit / value; by pairs
   /// of samples, since the limit moves with the machine's mood. Empty without a limit.
@@ -54,7 +56,8 @@ class Report {
   /// of a job that only help the first.
   explicit Report(std::vector<std::string> command, bool prints = true);
 
-  /// Adds a row and prints it to stdout at once: a long run shows how far it is.
+  /// Adds a row and prints it to stdout at once: a long run shows how far it is. Throws
+  /// InternalError when it has no samples, samples that are no numbers, or unpaired limits.
   void add(Measurement measurement);
   const std::vector<Measurement>& measurements() const { return measurements_; }
 
@@ -62,6 +65,8 @@ class Report {
   void set_fact(const std::string& name, nlohmann::ordered_json value);
 
   nlohmann::ordered_json to_json() const;
+  /// Whether write_json(path) could work, for asking before a long run. Errors: kIoError.
+  static Status check_writable(const std::string& path);
   /// Writes to_json() to `path`, whole or not at all. Errors: kIoError.
   Status write_json(const std::string& path) const;
 
