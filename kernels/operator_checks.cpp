@@ -2,6 +2,7 @@
 #include "kernels/operator_checks.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include "runtime/base/check.h"
@@ -42,6 +43,14 @@ void check_rows(ConstRows rows, int64_t num_rows, int64_t num_cols, const char* 
   if (num_rows == 0) return;
   PHALANX_CHECK(rows.data != nullptr, name);
   if (num_rows > 1) PHALANX_CHECK_GE(rows.stride, num_cols, name);
+}
+
+void check_parts(const PartRows& rows, int64_t num_rows, int64_t num_cols) {
+  PHALANX_CHECK(std::has_single_bit(rows.parts.size()) && rows.parts.size() <= kMaxParts,
+                "parts of a sum: " + std::to_string(rows.parts.size()) +
+                    ", must be a power of two and at most " + std::to_string(kMaxParts));
+  for (const float* part : rows.parts)
+    check_rows({part, rows.stride}, num_rows, num_cols, "rows of a part");
 }
 
 void check_norm(const float* weight, float eps, int64_t num_cols) {

@@ -12,6 +12,9 @@ namespace phalanx::kernels {
 /// Rows are there and do not overlap: data when there is something to read, stride >= num_cols.
 void check_rows(ConstRows rows, int64_t num_rows, int64_t num_cols, const char* name);
 
+/// Parts are there, a power of two of them, and their rows do not overlap.
+void check_parts(const PartRows& rows, int64_t num_rows, int64_t num_cols);
+
 void check_norm(const float* weight, float eps, int64_t num_cols);
 void check_embedding(const MatrixSource& table, std::span<const int32_t> token_ids, ConstRows y);
 void check_activation_view(const ActivationView& view, int64_t num_rows);

@@ -172,6 +172,15 @@ struct ConstRows {
   int64_t stride = 0;
 };
 
+/// Rows that are the sums of equally shaped parts, one of each rank of a group, added as the binary
+/// tree that goes on with the lanes' (see linear): ((p0 + p1) + (p2 + p3)) + ...; row r of part i
+/// starts at parts[i] + r * stride.
+struct PartRows {
+  std::span<const float* const> parts;  ///< a power of two, at most kMaxParts
+  int64_t stride = 0;
+};
+inline constexpr size_t kMaxParts = 64;
+
 /// cos/sin per position: [max_positions, rotary_dim/2] each.
 struct RopeTable {
   const float* cosines = nullptr;
@@ -224,6 +233,14 @@ class Operators {
   /// residual[r, k] += delta[r, k] + delta_bias[k] (bias may be null).
   virtual void add_rows(Rows residual, ConstRows delta, const float* delta_bias, int64_t num_rows,
                         int64_t num_cols) = 0;
+
+  /// add_rms_norm and add_rows of the sums of parts: the same bits as when the sums were made
+  /// first. y may be one of the parts.
+  virtual void add_rms_norm_of_parts(Rows residual, const PartRows& delta, const float* delta_bias,
+                                     const float* weight, float eps, int64_t num_rows,
+                                     int64_t num_cols, Rows y) = 0;
+  virtual void add_rows_of_parts(Rows residual, const PartRows& delta, const float* delta_bias,
+                                 int64_t num_rows, int64_t num_cols) = 0;
 
   /// Fills `out` (whose form, num_cols, group_size and memory are set) from f32 rows.
   virtual void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) = 0;

@@ -32,6 +32,22 @@ class Communicator {
   /// of Operators::linear. size() must be a power of two. In place.
   virtual void all_reduce_sum(std::span<float> data) = 0;
 
+  /// Memory that every member maps, for sums without a copy: [size()] regions of `bytes` each,
+  /// zero, one right after the other, aligned to a page (bytes are rounded up to pages); who writes
+  /// where is the callers' agreement, and a meeting is between a write and another rank's read.
+  /// Collective, while loading; the regions live as long as the communicator. Empty, on every rank,
+  /// where the members cannot all map one memory: alone, or on several hosts. Errors: DeviceError
+  /// (out of memory).
+  virtual std::vector<std::byte*> share_memory(size_t bytes) = 0;
+
+  /// Waits until every member has come: what each wrote to shared memory before is seen by all
+  /// after. No system call while all spin. Only where share_memory gave something.
+  virtual void meet() = 0;
+
+  /// Bytes that a core reads from another in about the time of a meeting: what a caller weighs
+  /// before it meets once more to share work.
+  virtual size_t bytes_worth_a_meeting() const = 0;
+
   /// Rank `root` receives the parts of all ranks one after another in `out` (rank order;
   /// part_bytes[i] from rank i); the others pass an empty `out`.
   virtual void gather(std::span<const std::byte> part, std::span<const size_t> part_bytes,

@@ -39,6 +39,9 @@ class GroupCommunicator : public Communicator {
                     const CommunicatorOptions& options, const AbortFlag* abort);
 
   void all_reduce_sum(std::span<float> data) override;
+  std::vector<std::byte*> share_memory(size_t bytes) override;
+  void meet() override;
+  size_t bytes_worth_a_meeting() const override;
   void gather(std::span<const std::byte> part, std::span<const size_t> part_bytes,
               std::span<std::byte> out, int root) override;
   void broadcast(std::span<std::byte> data, int root) override;
@@ -68,6 +71,8 @@ class GroupCommunicator : public Communicator {
   bool has_posted_ = false;                           ///< some link may have posted messages left
   std::optional<SharedMemoryReducer> block_reducer_;  ///< when block_size > 1
   std::vector<float> received_;                       ///< [slot floats] another block's sums
+  std::vector<SharedSegment> lent_;                   ///< by share_memory
+  std::optional<ArrivalGate> gate_;                   ///< in the first of them
 };
 
 }  // namespace phalanx::parallel

@@ -52,7 +52,8 @@ MPI_Request MpiLink::start_recv(std::span<std::byte> part) {
   return request;
 }
 
-void MpiLink::wait(std::span<MPI_Request> requests, std::span<MPI_Status> statuses) {
+void MpiLink::wait(std::span<MPI_Request> requests, std::span<MPI_Status> statuses,
+                   size_t num_bytes) {
   const auto text = [this] {
     return std::string(context_.operation) + ": waiting for " +
            context_.peers[static_cast<size_t>(peer_)];
@@ -71,7 +72,8 @@ void MpiLink::wait(std::span<MPI_Request> requests, std::span<MPI_Status> status
     return flag != 0;
   };
   if (context_.policy.spin) {
-    if (spin_until(done)) return;
+    // MPI moves a long message only while someone looks: at least at a gigabyte a second.
+    if (spin_until(done, kSpinTime + std::chrono::nanoseconds(num_bytes))) return;
   } else {
     for (int i = 0; i < kTestsWithoutSpin; ++i) {
       if (done()) return;
@@ -111,7 +113,7 @@ void MpiLink::send(std::span<const std::byte> data) {
     const auto part = data.first(std::min(data.size(), kMaxPartBytes));
     MPI_Request request = start_send(part);
     MPI_Status status;
-    wait(std::span(&request, 1), std::span(&status, 1));
+    wait(std::span(&request, 1), std::span(&status, 1), part.size());
     context_.count_moved();
     data = data.subspan(part.size());
   } while (!data.empty());
@@ -153,7 +155,7 @@ void MpiLink::recv(std::span<std::byte> data) {
     const auto part = data.first(std::min(data.size(), kMaxPartBytes));
     MPI_Request request = start_recv(part);
     MPI_Status status;
-    wait(std::span(&request, 1), std::span(&status, 1));
+    wait(std::span(&request, 1), std::span(&status, 1), part.size());
     check_received(status, part.size());
     context_.count_moved();
     data = data.subspan(part.size());
@@ -166,7 +168,7 @@ void MpiLink::exchange(std::span<const std::byte> out, std::span<std::byte> in) 
     const size_t count = std::min(out.size(), kMaxPartBytes);
     MPI_Request requests[2] = {start_recv(in.first(count)), start_send(out.first(count))};
     MPI_Status statuses[2];
-    wait(requests, statuses);
+    wait(requests, statuses, count);
     check_received(statuses[0], count);
     context_.count_moved();
     out = out.subspan(count);

@@ -33,7 +33,7 @@ class MpiLink : public PeerLink {
  private:
   MPI_Request start_send(std::span<const std::byte> part);
   MPI_Request start_recv(std::span<std::byte> part);
-  void wait(std::span<MPI_Request> requests, std::span<MPI_Status> statuses);
+  void wait(std::span<MPI_Request> requests, std::span<MPI_Status> statuses, size_t num_bytes);
   void check_received(const MPI_Status& status, size_t expected) const;
 
   /// A message on its way: MPI reads the bytes until the request is done.

@@ -26,12 +26,12 @@ class SharedEvent {
 
   /// Returns when ready() is true. Throws DeviceError by the policy; what() names the wait.
   /// `peer_cpu` is the processor that the awaited one was last seen on, if known: on our own it
-  /// cannot run while we spin.
+  /// cannot run while we spin, which else is for `spin_time`.
   template <typename Ready, typename What>
   void wait(const WaitPolicy& policy, const Ready& ready, const What& what,
-            int peer_cpu = kUnknownCpu) {
+            int peer_cpu = kUnknownCpu, std::chrono::nanoseconds spin_time = kSpinTime) {
     if (ready()) return;
-    if (policy.spin && peer_cpu != current_cpu() && spin_until(ready)) return;
+    if (policy.spin && peer_cpu != current_cpu() && spin_until(ready, spin_time)) return;
     const SlowWait slow(policy);
     const Sleeper sleeper(*this);
     while (true) {

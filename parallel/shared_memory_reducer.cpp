@@ -14,9 +14,15 @@ namespace {
 
 /// Up to this size every rank adds all slots itself (one meeting); above, each adds its part (two
 /// meetings, fewer bytes). A meeting of spinning ranks is cheap; a meeting of ranks that must be
-/// woken costs tens of microseconds, so those accept more work to avoid it.
+/// woken costs tens of microseconds, so those accept more work to avoid it. Two ranks read as much
+/// of each other either way: half of it twice.
 constexpr size_t kOneShotBytesSpinning = 2048;
 constexpr size_t kOneShotBytesSleeping = 32768;
+
+size_t one_shot_bytes(size_t num_ranks, size_t slot_bytes, bool spin) {
+  if (num_ranks == 2) return slot_bytes;
+  return spin ? kOneShotBytesSpinning : kOneShotBytesSleeping;
+}
 
 /// Parts given to `across` are at least this long: many small messages cost more than one.
 constexpr size_t kMinPartFloatsAcross = 1024;
@@ -64,7 +70,7 @@ void ArrivalGate::meet() {
         const auto missing = static_cast<size_t>(members_[static_cast<size_t>(first_missing_)]);
         return std::string(context_.operation) + ": waiting for " + context_.peers[missing];
       },
-      lines_[first_missing_].cpu.load(std::memory_order_relaxed));
+      lines_[first_missing_].cpu.load(std::memory_order_relaxed), kMeetingSpinTime);
 }
 
 // Layout of the region: the gate, the slots, the result.
@@ -86,7 +92,7 @@ SharedMemoryReducer::SharedMemoryReducer(std::byte* region, size_t slot_bytes,
       gate_(region, members, rank, context),
       slots_(reinterpret_cast<float*>(region + ArrivalGate::bytes_needed(size_))),
       result_(slots_ + 2 * static_cast<size_t>(size_) * slot_floats_),
-      one_shot_floats_((context.policy.spin ? kOneShotBytesSpinning : kOneShotBytesSleeping) /
+      one_shot_floats_(one_shot_bytes(members.size(), slot_bytes, context.policy.spin) /
                        sizeof(float)),
       sources_(members.size()) {
   PHALANX_CHECK(size_ >= 2 && std::has_single_bit(members.size()),

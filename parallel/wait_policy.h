@@ -18,6 +18,10 @@ inline constexpr std::chrono::milliseconds kSleepSlice{100};
 /// is only a little behind never has to make that system call.
 inline constexpr std::chrono::microseconds kSpinTime{40};
 
+/// The same in a meeting: its ranks compute the same step, so that the others come soon, and one
+/// that has to be woken makes all of them wait.
+inline constexpr std::chrono::microseconds kMeetingSpinTime{500};
+
 struct WaitPolicy {
   std::chrono::nanoseconds deadline{std::chrono::seconds(60)};
   bool spin = true;
@@ -90,10 +94,10 @@ inline void relax_cpu() {
 #endif
 }
 
-/// Spins up to kSpinTime for ready(); returns whether it came true.
+/// Spins up to `limit` for ready(); returns whether it came true.
 template <typename Ready>
-bool spin_until(const Ready& ready) {
-  const auto end = SlowWait::Clock::now() + kSpinTime;
+bool spin_until(const Ready& ready, std::chrono::nanoseconds limit = kSpinTime) {
+  const auto end = SlowWait::Clock::now() + limit;
   do {
     for (int i = 0; i < 32; ++i) {
       if (ready()) return true;

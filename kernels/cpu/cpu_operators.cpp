@@ -2,6 +2,7 @@
 #include "kernels/cpu/cpu_operators.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <optional>
 
@@ -146,6 +147,51 @@ void CpuOperators::add_rows(Rows residual, ConstRows delta, const float* delta_b
                      add(residual.data + r * residual.stride, delta.data + r * delta.stride,
                          delta_bias, num_cols);
                    });
+}
+
+/// A row operator that changes the residual by the parts and, where it has data, fills y.
+template <typename Body>
+void CpuOperators::add_row_operator_of_parts(int64_t num_rows, int64_t num_cols,
+                                             const PartRows& parts, Rows residual, Rows y,
+                                             const Body& body) {
+  std::array<RowMemory, kMaxParts + 2> memory;
+  size_t count = 0;
+  memory[count++] = writes(residual, num_cols);
+  if (y.data != nullptr) memory[count++] = writes(y, num_cols);
+  for (const float* part : parts.parts) memory[count++] = reads({part, parts.stride}, num_cols);
+  const auto cost = num_cols * static_cast<int64_t>(1 + parts.parts.size());
+  chain_.add(num_rows, cost, std::span<const RowMemory>(memory.data(), count),
+             [body](int64_t begin, int64_t end) {
+               for (int64_t row = begin; row < end; ++row) body(row);
+             });
+  if (!is_deferring_) chain_.run();
+}
+
+void CpuOperators::add_rms_norm_of_parts(Rows residual, const PartRows& delta,
+                                         const float* delta_bias, const float* weight, float eps,
+                                         int64_t num_rows, int64_t num_cols, Rows y) {
+  check_norm(weight, eps, num_cols);
+  check_rows(residual, num_rows, num_cols, "add_rms_norm_of_parts adds to rows");
+  check_parts(delta, num_rows, num_cols);
+  check_rows(y, num_rows, num_cols, "add_rms_norm_of_parts writes rows");
+  const RowKernels& kernels = rows_;
+  add_row_operator_of_parts(num_rows, num_cols, delta, residual, y, [=, &kernels](int64_t r) {
+    float* row = residual.data + r * residual.stride;
+    kernels.add_parts(row, delta.parts.data(), delta.parts.size(), r * delta.stride, delta_bias,
+                      num_cols);
+    kernels.rms_norm(row, weight, eps, num_cols, y.data + r * y.stride);
+  });
+}
+
+void CpuOperators::add_rows_of_parts(Rows residual, const PartRows& delta, const float* delta_bias,
+                                     int64_t num_rows, int64_t num_cols) {
+  check_rows(residual, num_rows, num_cols, "add_rows_of_parts adds to rows");
+  check_parts(delta, num_rows, num_cols);
+  const auto add = rows_.add_parts;
+  add_row_operator_of_parts(num_rows, num_cols, delta, residual, {}, [=](int64_t r) {
+    add(residual.data + r * residual.stride, delta.parts.data(), delta.parts.size(),
+        r * delta.stride, delta_bias, num_cols);
+  });
 }
 
 void CpuOperators::convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) {

@@ -34,6 +34,11 @@ class CpuOperators final : public Operators {
                     float eps, int64_t num_rows, int64_t num_cols, Rows y) override;
   void add_rows(Rows residual, ConstRows delta, const float* delta_bias, int64_t num_rows,
                 int64_t num_cols) override;
+  void add_rms_norm_of_parts(Rows residual, const PartRows& delta, const float* delta_bias,
+                             const float* weight, float eps, int64_t num_rows, int64_t num_cols,
+                             Rows y) override;
+  void add_rows_of_parts(Rows residual, const PartRows& delta, const float* delta_bias,
+                         int64_t num_rows, int64_t num_cols) override;
   void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) override;
   void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y) override;
   void head_norm(Rows x, int64_t num_heads, int64_t head_dim, const float* weight, float eps,
@@ -53,6 +58,9 @@ class CpuOperators final : public Operators {
   template <typename Body>
   void add_row_operator(int64_t num_rows, int64_t cost, std::initializer_list<RowMemory> memory,
                         const Body& body);
+  template <typename Body>
+  void add_row_operator_of_parts(int64_t num_rows, int64_t num_cols, const PartRows& parts,
+                                 Rows residual, Rows y, const Body& body);
 
   const CpuBackendOptions options_;
   ThreadTeam team_;

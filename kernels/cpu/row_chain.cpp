@@ -25,7 +25,7 @@ bool rows_are_apart(const RowMemory& a, const RowMemory& b, int64_t num_rows) {
 
 }  // namespace
 
-bool RowChain::is_independent(std::initializer_list<RowMemory> memory) const {
+bool RowChain::is_independent(std::span<const RowMemory> memory) const {
   for (const RowMemory& a : memory_) {
     for (const RowMemory& b : memory) {
       if ((a.is_written || b.is_written) && !rows_are_apart(a, b, num_rows_)) return false;
@@ -35,11 +35,11 @@ bool RowChain::is_independent(std::initializer_list<RowMemory> memory) const {
 }
 
 RowChain::Link& RowChain::append(int64_t num_rows, int64_t cost,
-                                 std::initializer_list<RowMemory> memory) {
+                                 std::span<const RowMemory> memory) {
   if (num_rows != num_rows_ || !is_independent(memory)) run();
   num_rows_ = num_rows;
   cost_ += cost;
-  memory_.insert(memory_.end(), memory);
+  memory_.insert(memory_.end(), memory.begin(), memory.end());
   return links_.emplace_back();
 }
 

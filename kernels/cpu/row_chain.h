@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <new>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -38,6 +39,10 @@ class RowChain {
   template <typename Body>
   void add(int64_t num_rows, int64_t cost, std::initializer_list<RowMemory> memory,
            const Body& body) {
+    add(num_rows, cost, std::span(memory.begin(), memory.size()), body);
+  }
+  template <typename Body>
+  void add(int64_t num_rows, int64_t cost, std::span<const RowMemory> memory, const Body& body) {
     static_assert(std::is_trivially_copyable_v<Body> && sizeof(Body) <= kBodyBytes);
     Link& link = append(num_rows, cost, memory);
     new (link.body) Body(body);
@@ -56,8 +61,8 @@ class RowChain {
     alignas(16) std::byte body[kBodyBytes];
   };
 
-  Link& append(int64_t num_rows, int64_t cost, std::initializer_list<RowMemory> memory);
-  bool is_independent(std::initializer_list<RowMemory> memory) const;
+  Link& append(int64_t num_rows, int64_t cost, std::span<const RowMemory> memory);
+  bool is_independent(std::span<const RowMemory> memory) const;
 
   ThreadTeam& team_;
   int64_t num_rows_ = 0;

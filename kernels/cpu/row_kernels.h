@@ -20,6 +20,10 @@ struct RowKernels {
   /// residual += delta (+ bias unless null).
   void (*add)(float* residual, const float* delta, const float* bias, int64_t num_cols);
 
+  /// residual[k] += tree over i < num_parts of parts[i][offset + k] (+ bias[k] unless null).
+  void (*add_parts)(float* residual, const float* const* parts, size_t num_parts, int64_t offset,
+                    const float* bias, int64_t num_cols);
+
   /// Rotates num_heads heads of head_dim floats; cosines and sines hold rotary_dim / 2 floats.
   void (*rope)(float* x, int64_t num_heads, int64_t head_dim, int64_t rotary_dim,
                const float* cosines, const float* sines);

@@ -46,6 +46,65 @@ void add(float* residual, const float* delta, const float* bias, int64_t num_col
   }
 }
 
+/// The sum of `kParts` parts' elements [at, at + n), n <= 16, as a binary tree.
+template <size_t kParts>
+[[gnu::always_inline]] inline Vec16 tree_of_parts(const float* const* parts, int64_t at,
+                                                  int64_t n) {
+  if constexpr (kParts == 1) {
+    return n == 16 ? Vec16::load(parts[0] + at) : Vec16::load_first(parts[0] + at, n);
+  } else {
+    return tree_of_parts<kParts / 2>(parts, at, n) +
+           tree_of_parts<kParts / 2>(parts + kParts / 2, at, n);
+  }
+}
+
+constexpr size_t kUnrolledParts = 8;
+
+/// The same for any larger power of two.
+Vec16 tree_of_many_parts(const float* const* parts, size_t num_parts, int64_t at, int64_t n) {
+  if (num_parts == kUnrolledParts) return tree_of_parts<kUnrolledParts>(parts, at, n);
+  const size_t half = num_parts / 2;
+  const Vec16 left = tree_of_many_parts(parts, half, at, n);
+  return left + tree_of_many_parts(parts + half, half, at, n);
+}
+
+template <typename Tree>
+[[gnu::always_inline]] inline void add_sums(float* residual, const Tree& tree, const float* bias,
+                                            int64_t num_cols) {
+  for (int64_t k = 0; k < num_cols; k += 16) {
+    const int64_t n = num_cols - k < 16 ? num_cols - k : 16;
+    Vec16 sum = tree(k, n);
+    if (bias != nullptr) sum = sum + Vec16::load_first(bias + k, n);
+    (Vec16::load_first(residual + k, n) + sum).store_first(residual + k, n);
+  }
+}
+
+void add_parts(float* residual, const float* const* parts, size_t num_parts, int64_t offset,
+               const float* bias, int64_t num_cols) {
+  const auto add_fixed = [&]<size_t kParts>() {
+    const float* own[kParts];  // a copy, which stores to the residual cannot change
+    for (size_t i = 0; i < kParts; ++i) own[i] = parts[i] + offset;
+    add_sums(
+        residual, [&](int64_t k, int64_t n) { return tree_of_parts<kParts>(own, k, n); }, bias,
+        num_cols);
+  };
+  switch (num_parts) {
+    case 1:
+      return add_fixed.template operator()<1>();
+    case 2:
+      return add_fixed.template operator()<2>();
+    case 4:
+      return add_fixed.template operator()<4>();
+    case 8:
+      return add_fixed.template operator()<8>();
+    default:
+      add_sums(
+          residual,
+          [&](int64_t k, int64_t n) { return tree_of_many_parts(parts, num_parts, offset + k, n); },
+          bias, num_cols);
+  }
+}
+
 void rope(float* x, int64_t num_heads, int64_t head_dim, int64_t rotary_dim, const float* cosines,
           const float* sines) {
   const int64_t half = rotary_dim / 2;
@@ -80,7 +139,7 @@ void exp_row(const float* x, int64_t num_cols, float* y) {
   }
 }
 
-constexpr RowKernels kRowKernels{sum_of_squares, rms_norm, add, rope, silu_mul, exp_row};
+constexpr RowKernels kRowKernels{sum_of_squares, rms_norm, add, add_parts, rope, silu_mul, exp_row};
 
 }  // namespace
 }  // namespace phalanx::kernels::cpu

@@ -67,6 +67,30 @@ class ReferenceOperators final : public Operators {
     }
   }
 
+  void add_rms_norm_of_parts(Rows residual, const PartRows& delta, const float* delta_bias,
+                             const float* weight, float eps, int64_t num_rows, int64_t num_cols,
+                             Rows y) override {
+    add_rows_of_parts(residual, delta, delta_bias, num_rows, num_cols);
+    rms_norm(residual, weight, eps, num_rows, num_cols, y);
+  }
+
+  void add_rows_of_parts(Rows residual, const PartRows& delta, const float* delta_bias,
+                         int64_t num_rows, int64_t num_cols) override {
+    check_rows(residual, num_rows, num_cols, "add_rows_of_parts adds to rows");
+    check_parts(delta, num_rows, num_cols);
+    std::vector<float> sums(delta.parts.size());
+    for (int64_t r = 0; r < num_rows; ++r) {
+      for (int64_t k = 0; k < num_cols; ++k) {
+        for (size_t i = 0; i < sums.size(); ++i) sums[i] = delta.parts[i][r * delta.stride + k];
+        for (size_t left = sums.size() / 2; left > 0; left /= 2) {
+          for (size_t i = 0; i < left; ++i) sums[i] = sums[2 * i] + sums[2 * i + 1];
+        }
+        const float d = delta_bias != nullptr ? sums[0] + delta_bias[k] : sums[0];
+        residual.data[r * residual.stride + k] += d;
+      }
+    }
+  }
+
   void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) override {
     check_activation_view(out, num_rows);
     check_rows(x, num_rows, out.num_cols, "convert_rows reads rows");

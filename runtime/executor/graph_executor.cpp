@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "runtime/base/check.h"
 #include "runtime/model/graph_shapes.h"
@@ -60,6 +61,29 @@ kernels::MatrixSource slice_matrix(const model::MatrixView& view, const MatrixSl
   return source;
 }
 
+kernels::Rows rows_from(kernels::Rows rows, int64_t first_row) {
+  return {rows.data + first_row * rows.stride, rows.stride};
+}
+
+/// The view of rows [first_row, ...) of a view.
+kernels::ActivationView view_from(const kernels::ActivationView& view, int64_t first_row) {
+  kernels::ActivationView rows = view;
+  rows.codes += first_row * view.num_cols * kernels::activation_code_bytes(view.form);
+  if (view.form == kernels::ActivationForm::kS8) {
+    rows.scales += first_row * (view.num_cols / view.group_size);
+    rows.sums += first_row * (view.num_cols / view.group_size);
+  }
+  return rows;
+}
+
+void copy_rows(kernels::ConstRows from, kernels::Rows to, int64_t first_row, int64_t last_row,
+               int64_t num_cols) {
+  for (int64_t r = first_row; r < last_row; ++r) {
+    std::memcpy(to.data + r * to.stride, from.data + r * from.stride,
+                static_cast<size_t>(num_cols) * sizeof(float));
+  }
+}
+
 /// Marks the rank as waiting for a peer while in scope.
 class WaitingScope {
  public:
@@ -94,6 +118,7 @@ GraphExecutor::GraphExecutor(std::shared_ptr<const model::EngineFile> engine,
   arena_ = operators_.allocate(plan_.arena_bytes);
   conversion_ = operators_.allocate(std::max<int64_t>(plan_.conversion_bytes, 64));
   if (plan_.logits_bytes > 0) logits_memory_ = operators_.allocate(plan_.logits_bytes);
+  lend_parts();
   bind_ops();
   share_out_vocabulary();
 }
@@ -134,6 +159,8 @@ void GraphExecutor::bind_ops() {
     }
     if (op.inputs_size() > 0) bound.input = &plan_.placements.at(op.inputs(0));
     bound.output = &plan_.placements.at(op.outputs(0));
+    if (const auto reduce = plan_.reduces.find(op.name()); reduce != plan_.reduces.end())
+      bound.reduce = &reduce->second;
     if (op.kind() == engine::LINEAR) {
       bound.matrix = pack(op);
     } else if (op.kind() == engine::EMBEDDING) {
@@ -178,6 +205,7 @@ void GraphExecutor::make_rope_table() {
 }
 
 kernels::Rows GraphExecutor::rows_of(const Placement& place) const {
+  if (place.is_part) return {nullptr, place.stride};  // part_of() knows, step by step
   return {reinterpret_cast<float*>(arena_.get() + place.offset_bytes) + place.column, place.stride};
 }
 
@@ -187,6 +215,11 @@ kernels::Rows GraphExecutor::run(const StepBatch& batch) {
   PHALANX_CHECK_LE(num_rows, options_.limits.max_rows, "rows of a step");
   PHALANX_CHECK_LE(num_sampled, options_.limits.max_sequences, "sampled rows of a step");
   converted_ = nullptr;
+  const int64_t part_bytes = num_rows * plan_.part_cols * 4;
+  shares_rows_ =
+      plan_.can_share_rows && !part_regions_.empty() && num_rows >= topology_.tp_size &&
+      part_bytes > std::min(kMaxUnsharedBytes,
+                            static_cast<int64_t>(groups_.tensor->bytes_worth_a_meeting()));
   if (!topology_.is_first_stage()) receive_input(num_rows);
   operators_.begin();
   for (const BoundOp& bound : ops_) {
@@ -213,6 +246,14 @@ void GraphExecutor::run_op(const BoundOp& bound, const StepBatch& batch) {
   const kernels::Rows y = bound.outputs[0];
   const auto eps = static_cast<float>(op.eps());
   const int64_t head_dim = engine_->manifest().model().head_dim();
+  // An in-place op changes what `conversion_` was made from under a new name, so the value's
+  // placement suffices; but arena memory is reused, so a value that ended must not be taken for
+  // converted.
+  if (op.kind() != engine::LINEAR) converted_ = nullptr;
+  if (bound.reduce != nullptr) {
+    run_reduce(bound, num_rows);
+    return;
+  }
   switch (op.kind()) {
     case engine::EMBEDDING:
       operators_.embedding(bound.table, batch.token_ids, y);
@@ -256,10 +297,6 @@ void GraphExecutor::run_op(const BoundOp& bound, const StepBatch& batch) {
     default:  // protobuf enums are open; verify_graph refused unknown kinds
       PHALANX_CHECK(false, "op kind of " + op.name());
   }
-  // An in-place op changes what `conversion_` was made from under a new name, so the value's
-  // placement suffices; but arena memory is reused, so a value that ended must not be taken for
-  // converted.
-  if (op.kind() != engine::LINEAR) converted_ = nullptr;
 }
 
 void GraphExecutor::run_linear(const BoundOp& bound, int64_t num_rows) {
@@ -274,7 +311,139 @@ void GraphExecutor::run_linear(const BoundOp& bound, int64_t num_rows) {
     operators_.convert_rows(bound.inputs[0], num_rows, converted_view_);
     converted_ = bound.input;
   }
-  operators_.linear(matrix, converted_view_, num_rows, bound.outputs[0]);
+  const kernels::Rows y = bound.output->is_part ? part_of(topology_.tp_rank()) : bound.outputs[0];
+  operators_.linear(matrix, converted_view_, num_rows, y);
+}
+
+void GraphExecutor::lend_parts() {
+  if (plan_.reduces.empty()) return;
+  progress_.set_operation("share memory");
+  const auto tp_size = static_cast<size_t>(topology_.tp_size);
+  parts_.reserve(tp_size);
+  part_regions_ = groups_.tensor->share_memory(static_cast<size_t>(plan_.part_bytes()));
+  if (part_regions_.empty()) {
+    private_part_ = operators_.allocate(std::max(plan_.long_part_bytes, plan_.short_part_bytes));
+    return;
+  }
+  if (plan_.shared_conversion_bytes == 0) return;
+  // The regions of a group follow one another: together they hold all rows.
+  const auto bytes = static_cast<size_t>(plan_.shared_conversion_bytes);
+  shared_conversion_ = groups_.tensor->share_memory((bytes + tp_size - 1) / tp_size).front();
+}
+
+kernels::Rows GraphExecutor::part_of(int tp_rank) const {
+  std::byte* part = private_part_.get();
+  if (!part_regions_.empty()) {
+    part = part_regions_[static_cast<size_t>(tp_rank)];
+    if (!shares_rows_) part += plan_.long_part_bytes + part_turn_ * plan_.short_part_bytes;
+  }
+  return {reinterpret_cast<float*>(part), plan_.part_cols};
+}
+
+/// Rows [first, last) of a rank; converted rows begin at 64 bytes.
+std::pair<int64_t, int64_t> GraphExecutor::row_share(int tp_rank, int64_t num_rows,
+                                                     const BoundOp& bound) const {
+  int64_t granule = 1;
+  if (bound.reduce->norm == FusedReduce::Readers::kLinears)
+    granule = 64 / std::gcd(int64_t{64}, bound.output->cols *
+                                             kernels::activation_code_bytes(bound.reduce->form));
+  const int64_t granules = (num_rows + granule - 1) / granule;
+  const auto edge = [&](int64_t rank) {
+    return std::min(num_rows, granules * rank / topology_.tp_size * granule);
+  };
+  return {edge(tp_rank), edge(tp_rank + 1)};
+}
+
+void GraphExecutor::meet(const BoundOp& bound) {
+  progress_.set_operation("all_reduce", bound.op->layer());
+  {
+    const WaitingScope waiting(progress_);
+    groups_.tensor->meet();
+  }
+  progress_.set_operation(model::op_kind_name(bound.op->kind()), bound.op->layer());
+}
+
+// Where peers can read each other's parts, a rank meets them and reads; else the parts are summed
+// in place, by messages, and what is read is the one sum.
+void GraphExecutor::run_reduce(const BoundOp& bound, int64_t num_rows) {
+  operators_.finish();
+  parts_.clear();
+  if (part_regions_.empty()) {
+    const kernels::Rows part = part_of(topology_.tp_rank());
+    progress_.set_operation("all_reduce", bound.op->layer());
+    {
+      const WaitingScope waiting(progress_);
+      groups_.tensor->all_reduce_sum({part.data, static_cast<size_t>(num_rows * part.stride)});
+    }
+    parts_.push_back(part.data);
+  } else {
+    meet(bound);
+    for (int rank = 0; rank < topology_.tp_size; ++rank) parts_.push_back(part_of(rank).data);
+    if (shares_rows_) {
+      reduce_own_rows(bound, num_rows);
+      return;
+    }
+  }
+  operators_.begin();
+  add_parts(bound, 0, num_rows, bound.outputs.back());
+  part_turn_ = 1 - part_turn_;
+}
+
+/// The op for some rows; y: of an ADD_RMS_NORM, where row 0's norm goes.
+void GraphExecutor::add_parts(const BoundOp& bound, int64_t first_row, int64_t num_rows,
+                              kernels::Rows y) {
+  const int64_t num_cols = bound.output->cols;
+  const kernels::PartRows delta{parts_, plan_.part_cols};
+  const kernels::Rows residual = rows_from(bound.outputs[0], first_row);
+  for (const float*& part : parts_) part += first_row * plan_.part_cols;
+  if (bound.op->kind() == engine::ADD) {
+    operators_.add_rows_of_parts(residual, delta, bound.bias, num_rows, num_cols);
+  } else {
+    operators_.add_rms_norm_of_parts(residual, delta, bound.bias, bound.weight,
+                                     static_cast<float>(bound.op->eps()), num_rows, num_cols,
+                                     rows_from(y, first_row));
+  }
+}
+
+// A rank changes only its own rows of the residual, here as in all reduces of the step, and hands
+// around what others need of them. Nobody reads a row of a part but its owner, who may thus put
+// there what takes the row's place.
+void GraphExecutor::reduce_own_rows(const BoundOp& bound, int64_t num_rows) {
+  using Readers = FusedReduce::Readers;
+  const FusedReduce& reduce = *bound.reduce;
+  const int64_t num_cols = bound.output->cols;
+  const auto [first, last] = row_share(topology_.tp_rank(), num_rows, bound);
+  const kernels::Rows own_part = part_of(topology_.tp_rank());
+  const bool hands_norm = reduce.norm == Readers::kSomeOther;
+  const bool hands_residual = reduce.residual == Readers::kSomeOther;
+  kernels::ActivationView view;
+  if (reduce.norm == Readers::kLinears)
+    view = kernels::make_activation_view(reduce.form, num_rows, num_cols, reduce.group_size,
+                                         shared_conversion_);
+  operators_.begin();
+  if (first < last) {
+    const kernels::Rows y = hands_norm ? own_part : bound.outputs.back();
+    add_parts(bound, first, last - first, y);
+    if (reduce.norm == Readers::kLinears)
+      operators_.convert_rows(rows_from(y, first), last - first, view_from(view, first));
+  }
+  operators_.finish();
+  if (hands_residual) copy_rows(bound.outputs[0], own_part, first, last, num_cols);
+  meet(bound);
+  if (reduce.norm == Readers::kLinears) {
+    converted_view_ = view;
+    converted_ = &plan_.placements.at(bound.op->outputs(1));
+  }
+  if (hands_norm || hands_residual) {
+    const kernels::Rows target = hands_norm ? bound.outputs.back() : bound.outputs[0];
+    for (int rank = 0; rank < topology_.tp_size; ++rank) {
+      const auto [begin, end] = row_share(rank, num_rows, bound);
+      if (hands_norm || rank != topology_.tp_rank())
+        copy_rows(part_of(rank), target, begin, end, num_cols);
+    }
+    meet(bound);  // the parts may be written again
+  }
+  operators_.begin();
 }
 
 void GraphExecutor::run_attention(const BoundOp& bound, const StepBatch& batch) {

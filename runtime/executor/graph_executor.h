@@ -61,7 +61,8 @@ class GraphExecutor {
     std::vector<kernels::Rows> outputs;
     const Placement* input = nullptr;   ///< of the first input; identifies the value
     const Placement* output = nullptr;  ///< of the first output
-    const float* weight = nullptr;      ///< a vector (norms)
+    const FusedReduce* reduce = nullptr;
+    const float* weight = nullptr;  ///< a vector (norms)
     const float* bias = nullptr;
     kernels::MatrixSource table;                          ///< of an embedding
     std::unique_ptr<const kernels::PackedMatrix> matrix;  ///< null: no outputs on this rank
@@ -74,6 +75,13 @@ class GraphExecutor {
   kernels::Rows rows_of(const Placement& place) const;
   void run_op(const BoundOp& bound, const StepBatch& batch);
   void run_linear(const BoundOp& bound, int64_t num_rows);
+  void lend_parts();
+  kernels::Rows part_of(int tp_rank) const;
+  std::pair<int64_t, int64_t> row_share(int tp_rank, int64_t num_rows, const BoundOp& bound) const;
+  void meet(const BoundOp& bound);
+  void run_reduce(const BoundOp& bound, int64_t num_rows);
+  void add_parts(const BoundOp& bound, int64_t first_row, int64_t num_rows, kernels::Rows y);
+  void reduce_own_rows(const BoundOp& bound, int64_t num_rows);
   void run_attention(const BoundOp& bound, const StepBatch& batch);
   void receive_input(int64_t num_rows);
   void send_output(int64_t num_rows);
@@ -96,7 +104,18 @@ class GraphExecutor {
   kernels::RopeTable rope_;
   std::vector<int64_t> logits_cols_;  ///< [tp_size]: each rank's share of the vocabulary
   std::vector<size_t> logits_bytes_;  ///< [tp_size]: of a step, in gather_logits
+  // Sums over the ranks of the stage (FusedReduce). Each rank's region holds its part of a long
+  // step, then of two short ones by turns: a rank may write the next part while another still reads
+  // the last one, as they meet once for each.
+  std::vector<std::byte*> part_regions_;     ///< [tp_size]; empty: peers cannot read each other's
+  std::shared_ptr<std::byte> private_part_;  ///< then it lies here
+  std::byte* shared_conversion_ = nullptr;   ///< rows that the ranks convert for each other
+  bool shares_rows_ = false;                 ///< in this step each rank sums rows of its own
+  int64_t part_turn_ = 0;
+  std::vector<const float*> parts_;  ///< what add_parts reads, until operators_.finish()
+
   /// The value whose rows `conversion_` holds, so that linears with one input convert it once.
+  /// (or, in a step whose ranks share rows, `shared_conversion_`).
   const Placement* converted_ = nullptr;
   kernels::ActivationView converted_view_;
 };

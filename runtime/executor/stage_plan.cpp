@@ -63,6 +63,37 @@ void cut_stage(const engine::Graph& graph, int64_t num_layers,
   plan.output = plan.ops.back().outputs(0);
 }
 
+/// Takes each ALL_REDUCE into the add that alone reads its sums, right after it.
+void fuse_reduces(StagePlan& plan) {
+  std::unordered_map<std::string, int> num_readers;
+  for (const Op& op : plan.ops) {
+    for (const auto& input : op.inputs()) ++num_readers[input];
+  }
+  std::vector<Op> fused;
+  for (size_t i = 0; i < plan.ops.size(); ++i) {
+    const Op& op = plan.ops[i];
+    const bool follows_linear =
+        op.kind() == engine::ALL_REDUCE && i > 0 && plan.ops[i - 1].kind() == engine::LINEAR &&
+        plan.ops[i - 1].outputs_size() == 1 && plan.ops[i - 1].outputs(0) == op.inputs(0);
+    if (follows_linear && i + 1 < plan.ops.size()) {
+      const Op& add = plan.ops[i + 1];
+      const std::string& sum = op.outputs(0);
+      if ((add.kind() == engine::ADD || add.kind() == engine::ADD_RMS_NORM) &&
+          add.inputs(1) == sum && add.inputs(0) != sum && num_readers[sum] == 1 &&
+          num_readers[op.inputs(0)] == 1 && plan.output != sum) {
+        Op reduce = add;
+        reduce.set_inputs(1, op.inputs(0));
+        plan.reduces[reduce.name()] = {};
+        fused.push_back(std::move(reduce));
+        ++i;
+        continue;
+      }
+    }
+    fused.push_back(op);
+  }
+  plan.ops = std::move(fused);
+}
+
 /// A run of arena bytes that one or more values share over an interval of ops.
 struct Buffer {
   int64_t bytes = 0;
@@ -88,7 +119,9 @@ class ArenaPlanner {
         first_new = 1;
       }
       const std::vector<std::string> fresh(op.outputs().begin() + first_new, op.outputs().end());
-      if (op.kind() == engine::LINEAR) {
+      if (is_part(i)) {
+        place_part(fresh[0]);
+      } else if (op.kind() == engine::LINEAR) {
         new_buffer(fresh, i);
       } else {
         for (const auto& output : fresh) new_buffer({output}, i);
@@ -129,7 +162,21 @@ class ArenaPlanner {
     touch(output, op_index);
   }
 
+  /// Whether the op's output goes into a fused reduce, the next op.
+  bool is_part(int op_index) const {
+    const auto next = static_cast<size_t>(op_index) + 1;
+    return next < plan_.ops.size() && plan_.reduces.contains(plan_.ops[next].name());
+  }
+
+  void place_part(const std::string& name) {
+    const int64_t cols = local_cols(name);
+    plan_.placements[name] = {0, cols, 0, cols, index_.value(name)->selected(), true};
+  }
+
   void touch(const std::string& name, int op_index) {
+    if (const auto place = plan_.placements.find(name);
+        place != plan_.placements.end() && place->second.is_part)
+      return;
     const auto found = buffer_of_.find(name);
     PHALANX_CHECK(found != buffer_of_.end(), "value " + name + " is used before it is made");
     buffers_[found->second].last_use = std::max(buffers_[found->second].last_use, op_index);
@@ -159,7 +206,7 @@ class ArenaPlanner {
       plan_.arena_bytes = std::max(plan_.arena_bytes, offset + buffer->bytes);
     }
     for (auto& [name, placement] : plan_.placements) {
-      placement.offset_bytes = buffers_[buffer_of_.at(name)].offset;
+      if (!placement.is_part) placement.offset_bytes = buffers_[buffer_of_.at(name)].offset;
     }
   }
 
@@ -202,6 +249,64 @@ LinearPlan plan_linear(const Op& op,
         linear.format, linear.num_rows, linear.num_cols, linear.group_size, linear.has_bias,
         linear.has_zeros, linear.num_lanes);
   return linear;
+}
+
+/// Who reads the outputs of the fused reduces, and what that takes. After the linears are planned.
+void plan_reduces(const StepLimits& limits, StagePlan& plan) {
+  using Readers = FusedReduce::Readers;
+  std::unordered_map<std::string, std::vector<const Op*>> readers;
+  for (const Op& op : plan.ops) {
+    for (const auto& input : op.inputs()) readers[input].push_back(&op);
+  }
+  plan.can_share_rows = !plan.reduces.empty();
+  for (const Op& op : plan.ops) {
+    const auto found = plan.reduces.find(op.name());
+    if (found == plan.reduces.end()) continue;
+    FusedReduce& reduce = found->second;
+    const Placement& part = plan.placements.at(op.inputs(1));
+    plan.part_cols = std::max(plan.part_cols, part.cols);
+    if (part.selected) plan.can_share_rows = false;
+    if (op.outputs(0) == plan.output) reduce.residual = Readers::kSomeOther;
+    for (const Op* reader : readers[op.outputs(0)]) {
+      const bool is_reduce = plan.reduces.contains(reader->name());
+      if (!is_reduce || reader->inputs(0) != op.outputs(0)) reduce.residual = Readers::kSomeOther;
+    }
+    if (op.outputs_size() < 2) continue;
+    for (const Op* reader : readers[op.outputs(1)]) {
+      const auto linear = plan.linears.find(reader->name());
+      if (linear == plan.linears.end()) {
+        reduce.norm = Readers::kSomeOther;
+        break;
+      }
+      const auto form = kernels::activation_form(linear->second.format);
+      const int64_t group_size = linear->second.group_size;
+      if (reduce.norm == Readers::kLinears &&
+          (reduce.form != form || reduce.group_size != group_size)) {
+        reduce.norm = Readers::kSomeOther;
+        break;
+      }
+      reduce.norm = Readers::kLinears;
+      reduce.form = form;
+      reduce.group_size = group_size;
+    }
+    if (reduce.norm == Readers::kLinears)
+      plan.shared_conversion_bytes = std::max(
+          plan.shared_conversion_bytes,
+          kernels::activation_bytes(reduce.form, limits.max_rows, part.cols, reduce.group_size));
+    // The rows themselves go around in the part they came from: one output's.
+    if (reduce.norm == Readers::kSomeOther && reduce.residual == Readers::kSomeOther)
+      plan.can_share_rows = false;
+  }
+  const int64_t longest = align_up(limits.max_rows * plan.part_cols * 4);
+  plan.short_part_bytes = longest;
+  if (plan.can_share_rows) {
+    plan.long_part_bytes = longest;
+    // Fewer rows than ranks are not shared either.
+    plan.short_part_bytes =
+        std::min(longest, align_up(std::max(kMaxUnsharedBytes, plan.tp_size * plan.part_cols * 4)));
+  } else {
+    plan.shared_conversion_bytes = 0;
+  }
 }
 
 void plan_heads(const engine::ModelConfig& config, const parallel::RankTopology& topology,
@@ -247,6 +352,8 @@ StagePlan make_stage_plan(const engine::EngineManifest& manifest,
   std::tie(plan.first_layer, plan.last_layer) =
       topology.layer_range(static_cast<int>(config.num_hidden_layers()));
   cut_stage(graph, config.num_hidden_layers(), topology, plan);
+  plan.tp_size = topology.tp_size;
+  fuse_reduces(plan);
   plan_heads(config, topology, plan);
   ArenaPlanner(graph, topology, limits, plan).run();
 
@@ -266,6 +373,7 @@ StagePlan make_stage_plan(const engine::EngineManifest& manifest,
       for (const auto& name : op.weights()) plan.weight_bytes += weights.at(name)->rows() * 4;
     }
   }
+  plan_reduces(limits, plan);
   if (topology.is_last_stage() && topology.is_sampler() && topology.tp_size > 1)
     plan.logits_bytes = 2 * align_up(limits.max_sequences * config.vocab_size() * 4);
   plan.rope_bytes = 2 * align_up(limits.max_positions * config.rope().rotary_dim() / 2 * 4);

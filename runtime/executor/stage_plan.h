@@ -29,7 +29,27 @@ struct Placement {
   int64_t column = 0;     ///< a slice of a fused linear's rows
   int64_t cols = 0;       ///< this rank's columns
   bool selected = false;  ///< rows are the sampled ones, not the step's
+  bool is_part = false;   ///< not in the arena: this rank's part of a sum, where peers can read it
 };
+
+/// An ADD or ADD_RMS_NORM that took the ALL_REDUCE before it in: it adds the sums of all ranks'
+/// parts. Each rank may do so for rows of its own, if what it makes of them reaches all others.
+struct FusedReduce {
+  /// Who reads an output.
+  enum class Readers {
+    kNone,       ///< nobody, or only the next FusedReduce, which needs the same rows
+    kLinears,    ///< linears that take the rows in one form: the converted rows are shared
+    kSomeOther,  ///< the rows themselves are shared
+  };
+  Readers residual = Readers::kNone;  ///< of output 0
+  Readers norm = Readers::kNone;      ///< of output 1, of an ADD_RMS_NORM
+  /// For kLinears: the form.
+  kernels::ActivationForm form = kernels::ActivationForm::kF32;
+  int64_t group_size = 0;
+};
+
+/// Steps whose part of a sum is no longer than this may be summed by every rank for itself.
+inline constexpr int64_t kMaxUnsharedBytes = int64_t{256} << 10;
 
 /// A slice of a stored matrix, by global rows and columns.
 struct MatrixSlice {
@@ -57,10 +77,14 @@ struct LinearPlan {
 struct StagePlan {
   std::vector<engine::Op> ops;  ///< this stage's, with collectives when tp_size > 1
   std::unordered_map<std::string, Placement> placements;
-  std::unordered_map<std::string, LinearPlan> linears;  ///< by op name
+  std::unordered_map<std::string, LinearPlan> linears;   ///< by op name
+  std::unordered_map<std::string, FusedReduce> reduces;  ///< by op name
+  /// Every rank may sum rows of its own, in all of `reduces`.
+  bool can_share_rows = false;
   std::string input;   ///< received from the stage before; empty on the first
   std::string output;  ///< sent to the next stage, or the logits on the last
   int64_t first_layer = 0, last_layer = 0;
+  int tp_size = 1;
 
   int64_t num_query_heads = 0;            ///< of this rank
   int64_t num_kv_heads = 0;               ///< of this rank
@@ -69,11 +93,20 @@ struct StagePlan {
   int64_t weight_bytes = 0;      ///< packed matrices and vectors
   int64_t arena_bytes = 0;       ///< activations
   int64_t conversion_bytes = 0;  ///< the input of the current linear, in its form
-  int64_t logits_bytes = 0;      ///< gathered logits, on the sampler rank when tp_size > 1
+  /// This rank's parts of sums: of a step whose ranks share its rows, then two turns of short steps
+  /// (or of any, where rows cannot be shared).
+  int64_t part_cols = 0;  ///< the most columns of one
+  int64_t long_part_bytes = 0;
+  int64_t short_part_bytes = 0;
+  int64_t shared_conversion_bytes = 0;  ///< of the whole group: rows that the ranks converted
+  int64_t logits_bytes = 0;             ///< gathered logits, on the sampler rank when tp_size > 1
   int64_t rope_bytes = 0;
 
+  int64_t part_bytes() const { return long_part_bytes + 2 * short_part_bytes; }
+  /// Of this rank, with its share of what belongs to the group.
   int64_t activation_bytes() const {
-    return arena_bytes + conversion_bytes + logits_bytes + rope_bytes;
+    return arena_bytes + conversion_bytes + part_bytes() + shared_conversion_bytes / tp_size +
+           logits_bytes + rope_bytes;
   }
 };
 

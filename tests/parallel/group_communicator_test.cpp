@@ -108,6 +108,47 @@ TEST_P(GroupCommunicatorTest, ManySmallAllReducesDoNotMix) {
   }
 }
 
+TEST_P(GroupCommunicatorTest, SharedMemoryIsSeenAfterAMeeting) {
+  constexpr size_t kCount = 1500;  // floats; not whole pages
+  const MpiSession& session = test_session();
+  const std::vector<int>& domains = session.memory_domains();
+  const bool is_one_domain =
+      !options_.force_mpi && std::set<int>(domains.begin(), domains.end()).size() == 1;
+  const auto first = group_->share_memory(kCount * sizeof(float));
+  ASSERT_EQ(first.size(), is_one_domain ? static_cast<size_t>(group_->size()) : 0U);
+  if (!is_one_domain) return;
+  const auto second = group_->share_memory(1);  // a second lot, with the same meetings
+  ASSERT_EQ(second.size(), first.size());
+  for (size_t rank = 0; rank < first.size(); ++rank) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(first[rank]) % 4096, 0U);
+    EXPECT_EQ(first[rank][kCount * sizeof(float) - 1], std::byte{0});
+    if (rank > 0) EXPECT_EQ(first[rank] - first[rank - 1], 2 * 4096);
+    if (rank > 0) EXPECT_EQ(second[rank] - second[rank - 1], 4096);
+  }
+  // Two turns of memory, as the executor has: one meeting a sum suffices. All-reduces in between
+  // must not upset the meetings.
+  const auto turn_of = [&](int rank, uint64_t call) {
+    return std::span(
+        reinterpret_cast<float*>(first[static_cast<size_t>(rank)]) + call % 2 * (kCount / 2),
+        kCount / 2);
+  };
+  for (uint64_t call = 0; call < 300; ++call) {
+    const auto own = scattered_values(call, group_->rank(), kCount / 2);
+    std::copy(own.begin(), own.end(), turn_of(group_->rank(), call).begin());
+    group_->meet();
+    for (int rank = 0; rank < group_->size(); ++rank) {
+      const auto seen = turn_of(rank, call);
+      const auto expected = scattered_values(call, rank, kCount / 2);
+      ASSERT_TRUE(std::equal(seen.begin(), seen.end(), expected.begin())) << "call " << call;
+    }
+    if (call % 7 == 0 && is_power_of_two()) {
+      std::vector<float> data(1, 1.0F);
+      group_->all_reduce_sum(data);
+      ASSERT_EQ(data[0], static_cast<float>(group_->size()));
+    }
+  }
+}
+
 std::vector<std::byte> pattern(uint64_t seed, size_t size) {
   std::mt19937_64 random(seed);
   std::vector<std::byte> bytes(size);

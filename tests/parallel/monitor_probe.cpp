@@ -97,6 +97,7 @@ void run_steps(MpiSession& session, JobMonitor& monitor, const std::string& way,
   Progress& progress = monitor.progress();
   monitor.mark_ready();
   std::vector<float> data(1024);
+  const bool can_meet = !group->share_memory(1).empty();
   for (int64_t step = 0; step < num_steps; ++step) {
     progress.set_step(step);
     progress.set_state(State::kBusy);
@@ -105,6 +106,7 @@ void run_steps(MpiSession& session, JobMonitor& monitor, const std::string& way,
     if (step == kFatalStep && session.rank() == culprit) misbehave(way, culprit, *group, progress);
     progress.set_operation("all_reduce", 5);
     progress.set_state(State::kWaiting);
+    if (can_meet) group->meet();
     group->all_reduce_sum(data);
   }
 }

@@ -9,6 +9,12 @@
 namespace phalanx::parallel {
 namespace {
 
+TEST(SingleCommunicator, HasNobodyToShareMemoryWith) {
+  const auto group = make_single_communicator();
+  EXPECT_TRUE(group->share_memory(100).empty());
+  EXPECT_NO_THROW(group->meet());
+}
+
 TEST(SingleCommunicator, VerbsLeaveTheDataAlone) {
   const auto single = make_single_communicator();
   EXPECT_EQ(single->rank(), 0);

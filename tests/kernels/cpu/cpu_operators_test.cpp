@@ -213,6 +213,73 @@ TEST(CpuOperators, AddRmsNormIsAddRowsThenRmsNorm) {
   }
 }
 
+/// The fused verbs against sums made first, by add_rows' and add_rms_norm's bits.
+TEST(CpuOperators, AddOfPartsIsTheTreeOfPartsThenAdd) {
+  for (const size_t num_parts : {1, 2, 4, 8, 16, 64}) {
+    for (const auto& [rows, cols] : kShapes) {
+      if (num_parts > 8 && rows * cols > 20'000) continue;
+      const std::string what = std::to_string(num_parts) + " parts, " + std::to_string(rows) +
+                               " x " + std::to_string(cols);
+      std::vector<Matrix> parts;
+      for (size_t i = 0; i < num_parts; ++i)
+        parts.emplace_back(rows, cols, static_cast<uint32_t>(100 + i));
+      std::vector<Matrix> sums = parts;
+      for (size_t left = num_parts / 2; left > 0; left /= 2) {
+        for (size_t i = 0; i < left; ++i) {
+          const Matrix& a = sums[2 * i];
+          const Matrix& b = sums[2 * i + 1];
+          std::vector<float> sum(a.data.size());
+          for (size_t k = 0; k < sum.size(); ++k) sum[k] = a.data[k] + b.data[k];
+          sums[i].data = sum;
+        }
+      }
+      const std::vector<float> weight = weights(cols);
+      const Matrix bias(1, cols, 5, 0);
+      for (const float* b : {static_cast<const float*>(nullptr), bias.data.data()}) {
+        enum class Way { kFused, kSumFirst, kFusedOntoAPart };
+        for (const bool with_norm : {true, false}) {
+          const auto run = [&, r = rows, c = cols](Operators& ops, Way way) {
+            Matrix residual(r, c, 1);
+            Matrix y(r, c, 3);
+            std::vector<Matrix> own = parts;
+            std::vector<const float*> pointers;
+            for (const Matrix& part : own) pointers.push_back(part.data.data());
+            const PartRows delta{pointers, own[0].stride};
+            Matrix& out = way == Way::kFusedOntoAPart ? own[num_parts / 2] : y;
+            if (way == Way::kSumFirst) {
+              if (with_norm) {
+                ops.add_rms_norm(residual.rows(), sums[0].rows(), b, weight.data(), 1e-5F, r, c,
+                                 y.rows());
+              } else {
+                ops.add_rows(residual.rows(), sums[0].rows(), b, r, c);
+              }
+            } else if (with_norm) {
+              ops.add_rms_norm_of_parts(residual.rows(), delta, b, weight.data(), 1e-5F, r, c,
+                                        out.rows());
+            } else {
+              ops.add_rows_of_parts(residual.rows(), delta, b, r, c);
+            }
+            Matrix result = residual;
+            if (with_norm) {
+              for (int64_t i = 0; i < r; ++i)
+                result.data.insert(result.data.end(), out.data.begin() + i * out.stride,
+                                   out.data.begin() + i * out.stride + c);
+            }
+            return result;
+          };
+          const auto oracle = make_reference_operators();
+          const Matrix expected = run(*oracle, Way::kSumFirst);
+          ASSERT_TRUE(same_bits(run(*oracle, Way::kFused), expected)) << what;
+          expect_oracle_bits([&](Operators& ops) { return run(ops, Way::kFused); }, what);
+          if (with_norm)
+            expect_oracle_bits([&](Operators& ops) { return run(ops, Way::kFusedOntoAPart); },
+                               what);
+        }
+      }
+    }
+  }
+}
+
 TEST(CpuOperators, HeadNormAndRope) {
   struct Case {
     int64_t heads, head_dim, rotary_dim;
@@ -349,6 +416,14 @@ TEST(CpuOperatorsErrors, BrokenCallsThrowBeforeAnyWork) {
   EXPECT_THROW(ops->rms_norm(rows, x.data(), 1e-5F, 2, 17, rows), InternalError);
   EXPECT_THROW(ops->rms_norm({}, x.data(), 1e-5F, 1, 16, rows), InternalError);
   EXPECT_THROW(ops->add_rows(rows, {x.data(), 8}, nullptr, 2, 16), InternalError);
+  const std::vector<const float*> three(3, x.data());
+  const std::vector<const float*> hole = {x.data(), nullptr};
+  EXPECT_THROW(ops->add_rows_of_parts(rows, {three, 16}, nullptr, 1, 16), InternalError);
+  EXPECT_THROW(ops->add_rows_of_parts(rows, {hole, 16}, nullptr, 1, 16), InternalError);
+  EXPECT_THROW(ops->add_rows_of_parts(rows, {{}, 16}, nullptr, 1, 16), InternalError);
+  EXPECT_THROW(ops->add_rms_norm_of_parts(rows, {std::span(three).first(2), 8}, nullptr, x.data(),
+                                          1e-5F, 2, 16, rows),
+               InternalError);
   EXPECT_THROW(ops->silu_mul(rows, rows, -1, 16, rows), InternalError);
   EXPECT_THROW(ops->gather_rows(rows, std::vector<int32_t>{-1}, 16, rows), InternalError);
   const RopeTable table{x.data(), x.data(), 8, 4};
