@@ -25,7 +25,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* kFormat = "phalanx-bench-1";
 
-/// Four significant digits, plain notation, at most nine decimals.
+/// Four significant digits, plain notation, up to nine decimals.
 std::string format_value(double value) {
   char text[64];
   const double magnitude = std::fabs(value);

@@ -1,5 +1,5 @@
 // A random matrix in the natural layout and slices of it, and rows converted for a linear.
-// Used by the tests and the benchmark of kernels.
+// Used by the tests of kernels.
 #pragma once
 
 #include <bit>
