@@ -6,7 +6,7 @@
 
 #include <boost/asio/connect.hpp>
 #include <boost/asio/write.hpp>
-#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/error.hpp>
 
 #include "runtime/base/check.h"
 
@@ -125,12 +125,31 @@ void HttpClient::write() {
 }
 
 void HttpClient::read() {
-  http::async_read_some(socket_, buffer_, *parser_,
-                        [this](error_code code, size_t) { handle_read(code); });
+  socket_.async_read_some(buffer_.prepare(kReadBytes), [this](error_code code, size_t num_bytes) {
+    buffer_.commit(num_bytes);
+    handle_read(code);
+  });
+}
+
+// Beast's own read operations return when the message is whole or the buffer full; a stream's bytes
+// are wanted as they come.
+error_code HttpClient::parse(error_code code) {
+  if (code == asio::error::eof) {
+    code = {};
+    if (!parser_->got_some()) return http::error::end_of_stream;
+    parser_->put_eof(code);
+    return code;
+  }
+  while (!code && buffer_.size() > 0 && !parser_->is_done())
+    buffer_.consume(parser_->put(buffer_.data(), code));
+  if (code != http::error::need_more) return code;
+  // What the parser leaves is part of a header or of a chunk's head.
+  return buffer_.size() < kMaxHeaderBytes ? error_code() : http::error::header_limit;
 }
 
 void HttpClient::handle_read(error_code code) {
-  has_answered_ = has_answered_ || parser_->got_some() || buffer_.size() > 0;
+  has_answered_ = has_answered_ || buffer_.size() > 0;
+  code = parse(code);
   if (parser_->is_header_done() && head_.status == 0) {
     head_.status = parser_->get().result_int();
     const auto type = parser_->get()[http::field::content_type];

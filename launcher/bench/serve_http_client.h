@@ -84,6 +84,8 @@ class HttpClient {
   void write();
   void read();
   void handle_read(boost::system::error_code code);
+  /// Feeds what has come to parser_; what stands in the way, if anything.
+  boost::system::error_code parse(boost::system::error_code code);
   void set_deadline(std::chrono::milliseconds after);
   /// Closes the socket, so that the operation under way ends and with it the exchange, as `end`.
   void stop(HttpEnd end, std::string reason);
