@@ -86,7 +86,9 @@ void check_activation_view(const ActivationView& view, int64_t num_rows) {
                 "s8 activations need scales and sums");
 }
 
-void check_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, ConstRows y) {
+namespace {
+
+void check_linear_input(const PackedMatrix& w, const ActivationView& x, int64_t num_rows) {
   PHALANX_CHECK(x.form == activation_form(w.format()),
                 "the activations have another form than the matrix multiplies");
   PHALANX_CHECK_EQ(x.num_cols, w.num_cols(), "num_cols of activations and matrix");
@@ -94,7 +96,21 @@ void check_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_ro
     PHALANX_CHECK_EQ(x.group_size, w.group_size(), "group_size of activations and matrix");
   }
   check_activation_view(x, num_rows);
+}
+
+}  // namespace
+
+void check_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, ConstRows y) {
+  check_linear_input(w, x, num_rows);
   if (w.num_rows() > 0) check_rows(y, num_rows, w.num_rows(), "rows of a product");
+}
+
+void check_gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                        const ActivationView& out) {
+  check_linear_input(w, x, num_rows);
+  check_activation_view(out, num_rows);
+  PHALANX_CHECK_EQ(w.num_rows() % 2, 0, "a gated product's outputs are gates and as many factors");
+  PHALANX_CHECK_EQ(out.num_cols, w.num_rows() / 2, "columns that a gated product makes");
 }
 
 void check_rope(ConstRows x, int64_t num_heads, int64_t head_dim, const RopeTable& table,

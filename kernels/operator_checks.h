@@ -19,6 +19,8 @@ void check_norm(const float* weight, float eps, int64_t num_cols);
 void check_embedding(const MatrixSource& table, std::span<const int32_t> token_ids, ConstRows y);
 void check_activation_view(const ActivationView& view, int64_t num_rows);
 void check_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, ConstRows y);
+void check_gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                        const ActivationView& out);
 void check_rope(ConstRows x, int64_t num_heads, int64_t head_dim, const RopeTable& table,
                 std::span<const int32_t> positions);
 void check_gather(ConstRows x, std::span<const int32_t> rows, int64_t num_cols, ConstRows y);

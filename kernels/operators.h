@@ -112,6 +112,11 @@ int64_t activation_bytes(ActivationForm form, int64_t num_rows, int64_t num_cols
 ActivationView make_activation_view(ActivationForm form, int64_t num_rows, int64_t num_cols,
                                     int64_t group_size, std::byte* memory);
 
+/// Whether gated_linear of the CPU takes a matrix of N = num_outputs and makes rows of that form
+/// and group size of it: halves are whole panels of 64 outputs, and groups whole panels or parts of
+/// one.
+bool fuses_gated_linear(int64_t num_outputs, ActivationForm form, int64_t group_size);
+
 // ------------------------------------------------------------------------------- KV blocks ----
 
 /// Tokens in a KV block, everywhere. A query walks its context in partitions of
@@ -255,6 +260,12 @@ class Operators {
   ///   kW8/4  chain over groups: s = fma(float(sum_k x*code - zero*sum_x), x_scale * w_scale, s).
   /// and lanes are added as a binary tree: ((l0 + l1) + (l2 + l3)) + ...
   virtual void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y) = 0;
+
+  /// out = convert_rows(silu_mul(gate, up)), gate and up being the first and the second half of the
+  /// outputs of linear(w, x): the same bits, without their f32 rows in memory. out.num_cols = N/2.
+  /// Takes what fuses_gated_linear() says.
+  virtual void gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                            const ActivationView& out) = 0;
 
   /// Per head: x = rms_norm over D with `weight` [D] (Qwen3's q_norm/k_norm). In place.
   /// Rows of `x` hold num_heads heads of head_dim in a row.

@@ -217,6 +217,15 @@ void CpuOperators::linear(const PackedMatrix& w, const ActivationView& x, int64_
   cpu::linear(w, x, num_rows, y, options_.isa_tier, team_);
 }
 
+void CpuOperators::gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                                const ActivationView& out) {
+  check_gated_linear(w, x, num_rows, out);
+  PHALANX_CHECK(fuses_gated_linear(w.num_rows(), out.form, out.group_size),
+                "a gated product of a shape that is not fused");
+  chain_.run();
+  cpu::gated_linear(w, x, num_rows, out, rows_.silu_mul, options_.isa_tier, team_);
+}
+
 void CpuOperators::head_norm(Rows x, int64_t num_heads, int64_t head_dim, const float* weight,
                              float eps, int64_t num_rows) {
   check_norm(weight, eps, head_dim);

@@ -41,6 +41,8 @@ class CpuOperators final : public Operators {
                          int64_t num_rows, int64_t num_cols) override;
   void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) override;
   void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y) override;
+  void gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                    const ActivationView& out) override;
   void head_norm(Rows x, int64_t num_heads, int64_t head_dim, const float* weight, float eps,
                  int64_t num_rows) override;
   void rope(Rows x, int64_t num_heads, int64_t head_dim, const RopeTable& table,

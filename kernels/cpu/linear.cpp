@@ -3,13 +3,15 @@
 #include "kernels/cpu/linear.h"
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
 
+#include "kernels/cpu/huge_memory.h"
 #include "kernels/cpu/linear_tiers.h"
 #include "kernels/cpu/panel_matrix.h"
 #include "runtime/base/check.h"
 
-namespace phalanx::kernels::cpu {
+namespace phalanx::kernels {
+namespace cpu {
 namespace {
 
 const LinearTier& tier_kernels(IsaTier tier) {
@@ -79,7 +81,8 @@ int64_t estimated_nanoseconds(const PanelLayout& layout, int64_t num_rows) {
   return std::max(bytes / kBytesPerNanosecond, bytes / kUnitBytes * num_rows / kUnitsPerNanosecond);
 }
 
-LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x, Rows y) {
+/// All of the product but where it goes.
+LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x) {
   const PanelLayout& layout = matrix.layout();
   const int64_t code_bytes = activation_code_bytes(x.form);
   LinearTask task{};
@@ -103,32 +106,30 @@ LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x, Rows y)
     task.x_sums = x.sums;
     task.x_groups = layout.num_lanes * layout.groups_per_lane;
   }
-  task.y = y.data;
-  task.y_stride = y.stride;
   return task;
 }
 
-}  // namespace
+/// The part of `whole` that thread `index` of a grid computes; panels in steps of `step`.
+LinearTask share_of(const LinearTask& whole, const Grid& grid, int64_t index, int64_t num_panels,
+                    int64_t step, int64_t num_rows) {
+  const int64_t p = index % grid.panels;
+  const int64_t r = index / grid.panels;
+  const int64_t steps = num_panels / step;
+  LinearTask task = whole;
+  task.panel_begin = steps * p / grid.panels * step;
+  task.panel_end = steps * (p + 1) / grid.panels * step;
+  task.row_begin = num_rows * r / grid.rows;
+  task.row_end = num_rows * (r + 1) / grid.rows;
+  return task;
+}
 
-void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y, IsaTier tier,
-            ThreadTeam& team) {
-  const auto* matrix = dynamic_cast<const PanelMatrix*>(&w);
-  PHALANX_CHECK(matrix != nullptr, "the matrix was packed by another backend");
-  const auto multiply = multiply_kernel(tier_kernels(tier), w.format());
-  const LinearTask whole = make_task(*matrix, x, y);
-  const int64_t num_panels = matrix->layout().num_panels;
-  if (num_rows == 0 || num_panels == 0) return;
-  const bool is_small = estimated_nanoseconds(matrix->layout(), num_rows) < kInlineNanoseconds;
-  const Grid grid = choose_grid(num_panels, num_rows, is_small ? 1 : team.size());
+/// Runs multiply(task) for each share of the grid.
+template <typename Multiply>
+void run_grid(const LinearTask& whole, const Grid& grid, int64_t num_panels, int64_t step,
+              int64_t num_rows, ThreadTeam& team, const Multiply& multiply) {
   const auto run_share = [&](int index) {
     if (index >= grid.panels * grid.rows) return;
-    const int64_t p = index % grid.panels;
-    const int64_t r = index / grid.panels;
-    LinearTask task = whole;
-    task.panel_begin = num_panels * p / grid.panels;
-    task.panel_end = num_panels * (p + 1) / grid.panels;
-    task.row_begin = num_rows * r / grid.rows;
-    task.row_end = num_rows * (r + 1) / grid.rows;
+    LinearTask task = share_of(whole, grid, index, num_panels, step, num_rows);
     task.tally = team.tally();
     if (task.panel_begin < task.panel_end && task.row_begin < task.row_end) multiply(task);
   };
@@ -138,32 +139,117 @@ void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Ro
     team.run(run_share);
 }
 
-void convert_rows(ConstRows x, int64_t begin, int64_t end, const ActivationView& out,
-                  IsaTier tier) {
+const PanelMatrix& panel_matrix(const PackedMatrix& w) {
+  const auto* matrix = dynamic_cast<const PanelMatrix*>(&w);
+  PHALANX_CHECK(matrix != nullptr, "the matrix was packed by another backend");
+  return *matrix;
+}
+
+ConvertTask convert_task(const ActivationView& out) {
   ConvertTask task{};
-  task.x = x.data;
-  task.x_stride = x.stride;
   task.num_cols = out.num_cols;
   task.group_size = out.group_size;
   task.codes = reinterpret_cast<uint8_t*>(out.codes);
+  task.codes_stride = out.num_cols * activation_code_bytes(out.form);
   task.scales = out.scales;
   task.sums = out.sums;
-  task.row_begin = begin;
-  task.row_end = end;
-  const LinearTier& kernels = tier_kernels(tier);
-  switch (out.form) {
-    case ActivationForm::kF32:
-      for (int64_t r = begin; r < end; ++r)
-        std::memcpy(out.codes + r * out.num_cols * 4, x.data + r * x.stride,
-                    static_cast<size_t>(out.num_cols) * 4);
-      return;
-    case ActivationForm::kBf16:
-      kernels.convert_bf16(task);
-      return;
-    case ActivationForm::kS8:
-      kernels.convert_s8(task);
-      return;
-  }
+  task.groups_stride = out.form == ActivationForm::kS8 ? out.num_cols / out.group_size : 0;
+  return task;
 }
 
-}  // namespace phalanx::kernels::cpu
+auto convert_kernel(const LinearTier& tier, ActivationForm form) {
+  switch (form) {
+    case ActivationForm::kF32:
+      return tier.convert_f32;
+    case ActivationForm::kBf16:
+      return tier.convert_bf16;
+    case ActivationForm::kS8:
+      return tier.convert_s8;
+  }
+  return tier.convert_f32;
+}
+
+/// Panels of a gated product that hold whole groups of what it makes.
+int64_t gate_step(ActivationForm form, int64_t group_size) {
+  return form == ActivationForm::kS8 ? std::max<int64_t>(1, group_size / kPanelRows) : 1;
+}
+
+/// Up to so many rows are a single tile in every tier. Then more panels in a row make a longer
+/// stream to read ahead in.
+constexpr int64_t kRowsOfOneTile = 4;
+constexpr int64_t kStreamedPanels = 4;
+
+/// Floats of this thread, at least so many, 64-byte aligned.
+float* thread_scratch(int64_t num_floats) {
+  thread_local std::shared_ptr<std::byte> memory;
+  thread_local int64_t capacity = 0;
+  if (capacity < num_floats) {
+    memory = allocate_zeroed(num_floats * static_cast<int64_t>(sizeof(float)));
+    capacity = num_floats;
+  }
+  return reinterpret_cast<float*>(memory.get());
+}
+
+}  // namespace
+
+void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y, IsaTier tier,
+            ThreadTeam& team) {
+  const PanelMatrix& matrix = panel_matrix(w);
+  const auto multiply = multiply_kernel(tier_kernels(tier), w.format());
+  LinearTask whole = make_task(matrix, x);
+  whole.y = y.data;
+  whole.y_stride = y.stride;
+  const int64_t num_panels = matrix.layout().num_panels;
+  if (num_rows == 0 || num_panels == 0) return;
+  const bool is_small = estimated_nanoseconds(matrix.layout(), num_rows) < kInlineNanoseconds;
+  const Grid grid = choose_grid(num_panels, num_rows, is_small ? 1 : team.size());
+  run_grid(whole, grid, num_panels, 1, num_rows, team, multiply);
+}
+
+void gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                  const ActivationView& out, SiluMul silu_mul, IsaTier tier, ThreadTeam& team) {
+  const PanelMatrix& matrix = panel_matrix(w);
+  const auto multiply = multiply_kernel(tier_kernels(tier), w.format());
+  if (num_rows == 0) return;
+  LinearTask whole = make_task(matrix, x);
+  GatedOutput& gated = whole.gated;
+  gated.num_panels = matrix.layout().num_panels / 2;
+  gated.silu_mul = silu_mul;
+  gated.convert = convert_kernel(tier_kernels(tier), out.form);
+  gated.code_bytes = activation_code_bytes(out.form);
+  gated.out = convert_task(out);
+  const int64_t step = gate_step(out.form, out.group_size);
+  const int64_t num_steps = gated.num_panels / step;
+  const bool is_small = estimated_nanoseconds(matrix.layout(), num_rows) < kInlineNanoseconds;
+  const Grid grid = choose_grid(num_steps, num_rows, is_small ? 1 : team.size());
+  run_grid(whole, grid, gated.num_panels, step, num_rows, team, [&](LinearTask& task) {
+    const int64_t rows = task.row_end - task.row_begin;
+    task.gated.block_panels =
+        rows > kRowsOfOneTile ? step : (kStreamedPanels + step - 1) / step * step;
+    task.gated.scratch = thread_scratch(rows * task.gated.block_panels * kPanelRows);
+    multiply(task);
+  });
+}
+
+void convert_rows(ConstRows x, int64_t begin, int64_t end, const ActivationView& out,
+                  IsaTier tier) {
+  ConvertTask task = convert_task(out);
+  task.x = x.data;
+  task.x_stride = x.stride;
+  task.row_begin = begin;
+  task.row_end = end;
+  convert_kernel(tier_kernels(tier), out.form)(task);
+}
+
+}  // namespace cpu
+
+bool fuses_gated_linear(int64_t num_outputs, ActivationForm form, int64_t group_size) {
+  using cpu::kPanelRows;
+  const int64_t half = num_outputs / 2;
+  if (num_outputs % 2 != 0 || half == 0 || half % kPanelRows != 0) return false;
+  if (form != ActivationForm::kS8) return true;
+  if (group_size % kPanelRows != 0 && kPanelRows % group_size != 0) return false;
+  return half % std::max(group_size, kPanelRows) == 0;
+}
+
+}  // namespace phalanx::kernels

@@ -19,6 +19,10 @@ float stored_scale(const MatrixSource& source, int64_t index);
 void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y, IsaTier tier,
             ThreadTeam& team);
 
+using SiluMul = void (*)(const float* gate, const float* up, int64_t num_cols, float* y);
+void gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                  const ActivationView& out, SiluMul silu_mul, IsaTier tier, ThreadTeam& team);
+
 /// Rows [begin, end), on the calling thread.
 void convert_rows(ConstRows x, int64_t begin, int64_t end, const ActivationView& out, IsaTier tier);
 

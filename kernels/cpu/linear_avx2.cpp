@@ -241,7 +241,7 @@ inline __m256 load_first(const float* x, int64_t count) {
 void convert_bf16(const ConvertTask& task) {
   for (int64_t r = task.row_begin; r < task.row_end; ++r) {
     const float* x = task.x + r * task.x_stride;
-    uint8_t* out = task.codes + r * task.num_cols * 2;
+    uint8_t* out = task.codes + r * task.codes_stride;
     int64_t k = 0;
     for (; k + 8 <= task.num_cols; k += 8)
       _mm_storeu_si128(reinterpret_cast<__m128i*>(out + k * 2),

@@ -265,7 +265,7 @@ inline __mmask16 first_lanes(int64_t count) {
 void convert_bf16(const ConvertTask& task) {
   for (int64_t r = task.row_begin; r < task.row_end; ++r) {
     const float* x = task.x + r * task.x_stride;
-    uint8_t* out = task.codes + r * task.num_cols * 2;
+    uint8_t* out = task.codes + r * task.codes_stride;
     for (int64_t k = 0; k < task.num_cols; k += 16) {
       const __mmask16 mask = first_lanes(task.num_cols - k);
       const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, x + k));
@@ -304,12 +304,9 @@ void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_o
   *sum_out = _mm512_reduce_add_epi32(sums);
 }
 
-constexpr LinearTier kTier = {multiply_f32,
-                              multiply_bf16,
-                              multiply_quantized<false>,
-                              multiply_quantized<true>,
-                              convert_bf16,
-                              convert_groups<convert_group>};
+constexpr LinearTier kTier = {
+    multiply_f32, multiply_bf16, multiply_quantized<false>,    multiply_quantized<true>,
+    convert_f32,  convert_bf16,  convert_groups<convert_group>};
 
 }  // namespace
 

@@ -30,12 +30,9 @@ void multiply_quantized(const LinearTask& task) {
   multiply_panels(task, kKernels);
 }
 
-constexpr LinearTier kFourRowTier = {multiply_f32,
-                                     multiply_bf16,
-                                     multiply_quantized<false>,
-                                     multiply_quantized<true>,
-                                     convert_bf16,
-                                     convert_groups<convert_group>};
+constexpr LinearTier kFourRowTier = {
+    multiply_f32, multiply_bf16, multiply_quantized<false>,    multiply_quantized<true>,
+    convert_f32,  convert_bf16,  convert_groups<convert_group>};
 
 }  // namespace
 }  // namespace phalanx::kernels::cpu

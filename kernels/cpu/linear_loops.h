@@ -63,19 +63,45 @@ inline void store_row(const float* from, const float* bias, int64_t cols, float*
     for (int64_t i = 0; i < cols; ++i) y[i] = from[i] + bias[i];
 }
 
-inline void store_tile(const LinearTask& task, const float* tile, int64_t panel, int64_t row,
-                       int rows) {
-  const int64_t n = panel * kTileCols;
-  const int64_t cols = task.num_outputs - n;
-  const float* bias = task.bias == nullptr ? nullptr : task.bias + n;
-  float* y = task.y + row * task.y_stride + n;
-  for (int r = 0; r < rows; ++r, y += task.y_stride, tile += kTileCols) {
-    if (cols >= kTileCols)
-      store_row(tile, bias, kTileCols, y);
-    else
-      store_row(tile, bias, cols, y);
+/// Where tiles go: rows of y from its column `first_col` on, at most num_cols of them in all.
+struct TileStore {
+  float* y;  ///< row task.row_begin
+  int64_t stride;
+  int64_t first_row;
+  const float* bias;  ///< of output 0, or null
+  int64_t num_outputs;
+  int64_t first_panel;  ///< whose outputs are at y's first column
+
+  void operator()(const float* tile, int64_t panel, int64_t row, int rows) const {
+    const int64_t n = panel * kTileCols;
+    const int64_t cols = num_outputs - n;
+    const float* tile_bias = bias == nullptr ? nullptr : bias + n;
+    float* to = y + (row - first_row) * stride + (panel - first_panel) * kTileCols;
+    for (int r = 0; r < rows; ++r, to += stride, tile += kTileCols) {
+      if (cols >= kTileCols)
+        store_row(tile, tile_bias, kTileCols, to);
+      else
+        store_row(tile, tile_bias, cols, to);
+    }
   }
-}
+};
+
+/// Where the factors' tiles of a gated product go: into the gates that wait in scratch.
+struct TileGate {
+  const LinearTask& task;
+  int64_t first_panel;
+
+  void operator()(float* tile, int64_t panel, int64_t row, int rows) const {
+    const float* bias = task.bias == nullptr ? nullptr : task.bias + panel * kTileCols;
+    const int64_t stride = task.gated.block_panels * kTileCols;
+    float* gates =
+        task.gated.scratch + (row - task.row_begin) * stride + (panel - first_panel) * kTileCols;
+    for (int r = 0; r < rows; ++r, gates += stride, tile += kTileCols) {
+      if (bias != nullptr) store_row(tile, bias, kTileCols, tile);
+      task.gated.silu_mul(gates, tile, kTileCols, gates);
+    }
+  }
+};
 
 /// Lanes are reduced like a binary counter: lane i first merges with as many finished subtrees to
 /// its left as i has trailing one bits, which is the tree ((l0 + l1) + (l2 + l3)) + ...
@@ -83,9 +109,10 @@ inline void store_tile(const LinearTask& task, const float* tile, int64_t panel,
 /// What differs from tile to tile is set in a copy here: were it set in `shared` before the copy,
 /// the copy's wide loads would wait until those narrow stores, and the last tile's before them,
 /// have left the store buffer (measured: a tenth of a product's time).
-template <int kMaxRows>
+template <int kMaxRows, typename Store>
 void multiply_tile(const LinearTask& task, const LaneArgs& shared, const TilePlan& plan,
-                   const LaneKernels& kernels, int64_t panel, int64_t row, int rows) {
+                   const LaneKernels& kernels, int64_t panel, int64_t row, int rows,
+                   const Store& store) {
   const LaneKernel kernel = kernels.kernels[plan.fetch];
   LaneArgs args = shared;
   args.prefetch_bytes = plan.prefetch_bytes;
@@ -110,7 +137,7 @@ void multiply_tile(const LinearTask& task, const LaneArgs& shared, const TilePla
     }
     ++depth;
   }
-  store_tile(task, tiles[0], panel, row, rows);
+  store(tiles[0], panel, row, rows);
 }
 
 /// count_piece() of runtime/base/work_counter.h, once more: tiers share no inline functions. A tile
@@ -122,23 +149,78 @@ inline void count_tile(uint64_t* tally) {
 /// Weights come from memory once, while a panel's first tile is computed, and from the cache for
 /// the others. So a lone tile fetches its own weights a little ahead; several share out the next
 /// panel's lines, since fetching them all during one tile would hold up its own loads.
-inline TilePlan plan_tile(const LinearTask& task, int64_t panel, int64_t tile, int64_t num_tiles) {
+/// next_bytes: from this panel to the one that is read next; 0: none.
+inline TilePlan plan_tile(int64_t next_bytes, int64_t tile, int64_t num_tiles) {
   if (num_tiles == 1) return {kFetchFour, kStreamAheadBytes};
-  if (panel + 1 == task.panel_end) return {kFetchOne, 0};
+  if (next_bytes == 0) return {kFetchOne, 0};
   if (num_tiles == 2 || (num_tiles == 3 && tile == 0)) {
-    return {kFetchTwo, task.panel_bytes + tile * 2 * kLineBytes};
+    return {kFetchTwo, next_bytes + tile * 2 * kLineBytes};
   }
   const int64_t line = num_tiles == 3 ? tile + 1 : tile;
-  return {kFetchOne, line < 4 ? task.panel_bytes + line * kLineBytes : 0};
+  return {kFetchOne, line < 4 ? next_bytes + line * kLineBytes : 0};
+}
+
+/// A panel times all rows of the task.
+template <int kMaxRows, typename Store>
+void multiply_panel(const LinearTask& task, const LaneArgs& args,
+                    const LaneKernels (&kernels)[kMaxRows], int64_t panel, int64_t next_bytes,
+                    const Store& store) {
+  const int64_t num_rows = task.row_end - task.row_begin;
+  const int64_t num_tiles = (num_rows + kMaxRows - 1) / kMaxRows;
+  const int64_t short_rows = num_rows / num_tiles;  // tiles of like size, not six, six and one
+  const int64_t num_longer_tiles = num_rows % num_tiles;
+  int64_t row = task.row_begin;
+  for (int64_t tile = 0; tile < num_tiles; ++tile) {
+    const int rows = static_cast<int>(tile < num_longer_tiles ? short_rows + 1 : short_rows);
+    const TilePlan plan = plan_tile(next_bytes, tile, num_tiles);
+    multiply_tile<kMaxRows>(task, args, plan, kernels[rows - 1], panel, row, rows, store);
+    count_tile(task.tally);
+    row += rows;
+  }
+}
+
+/// Panels [panel_begin, panel_end) of both halves, block by block: gates, factors, conversion.
+template <int kMaxRows>
+void multiply_gated(const LinearTask& task, const LaneArgs& args,
+                    const LaneKernels (&kernels)[kMaxRows]) {
+  const GatedOutput& gated = task.gated;
+  const int64_t block_cols = gated.block_panels * kTileCols;
+  for (int64_t first = task.panel_begin; first < task.panel_end; first += gated.block_panels) {
+    const int64_t end =
+        first + gated.block_panels < task.panel_end ? first + gated.block_panels : task.panel_end;
+    const int64_t to_factors = (gated.num_panels + first - (end - 1)) * task.panel_bytes;
+    const int64_t to_gates =
+        end < task.panel_end ? (end - (gated.num_panels + end - 1)) * task.panel_bytes : 0;
+    const TileStore gates{gated.scratch, block_cols,       task.row_begin,
+                          task.bias,     task.num_outputs, first};
+    for (int64_t panel = first; panel < end; ++panel) {
+      multiply_panel<kMaxRows>(task, args, kernels, panel,
+                               panel + 1 < end ? task.panel_bytes : to_factors, gates);
+    }
+    const TileGate factors{task, gated.num_panels + first};
+    for (int64_t panel = first; panel < end; ++panel) {
+      multiply_panel<kMaxRows>(task, args, kernels, gated.num_panels + panel,
+                               panel + 1 < end ? task.panel_bytes : to_gates, factors);
+    }
+    ConvertTask out = gated.out;
+    const int64_t col = first * kTileCols;
+    out.x = gated.scratch - task.row_begin * block_cols;
+    out.x_stride = block_cols;
+    out.num_cols = (end - first) * kTileCols;
+    out.codes += col * gated.code_bytes;
+    if (out.scales != nullptr) {
+      out.scales += col / out.group_size;
+      out.sums += col / out.group_size;
+    }
+    out.row_begin = task.row_begin;
+    out.row_end = task.row_end;
+    gated.convert(out);
+  }
 }
 
 /// kernels[rows - 1] are the micro-kernels of `rows` rows.
 template <int kMaxRows>
 void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRows]) {
-  const int64_t num_rows = task.row_end - task.row_begin;
-  const int64_t num_tiles = (num_rows + kMaxRows - 1) / kMaxRows;
-  const int64_t short_rows = num_rows / num_tiles;  // tiles of like size, not six, six and one
-  const int64_t num_longer_tiles = num_rows % num_tiles;
   LaneArgs args{};
   args.group_bytes = task.group_bytes;
   args.header_bytes = task.header_bytes;
@@ -148,15 +230,19 @@ void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRo
   args.odd_lane = task.odd_lane;
   args.x_row_bytes = task.x_row_bytes;
   args.x_groups = task.x_groups;
+  if (task.gated.num_panels > 0) {
+    multiply_gated<kMaxRows>(task, args, kernels);
+    return;
+  }
+  const TileStore store{task.y + task.row_begin * task.y_stride,
+                        task.y_stride,
+                        task.row_begin,
+                        task.bias,
+                        task.num_outputs,
+                        0};
   for (int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
-    int64_t row = task.row_begin;
-    for (int64_t tile = 0; tile < num_tiles; ++tile) {
-      const int rows = static_cast<int>(tile < num_longer_tiles ? short_rows + 1 : short_rows);
-      const TilePlan plan = plan_tile(task, panel, tile, num_tiles);
-      multiply_tile<kMaxRows>(task, args, plan, kernels[rows - 1], panel, row, rows);
-      count_tile(task.tally);
-      row += rows;
-    }
+    multiply_panel<kMaxRows>(task, args, kernels, panel,
+                             panel + 1 < task.panel_end ? task.panel_bytes : 0, store);
   }
 }
 
@@ -170,8 +256,16 @@ void convert_groups(const ConvertTask& task) {
   for (int64_t r = task.row_begin; r < task.row_end; ++r)
     for (int64_t group = 0; group < groups; ++group)
       convert_group(task.x + r * task.x_stride + group * task.group_size, task.group_size,
-                    task.codes + r * task.num_cols + group * task.group_size,
-                    task.scales + r * groups + group, task.sums + r * groups + group);
+                    task.codes + r * task.codes_stride + group * task.group_size,
+                    task.scales + r * task.groups_stride + group,
+                    task.sums + r * task.groups_stride + group);
+}
+
+/// ActivationForm::kF32 of a task's rows.
+void convert_f32(const ConvertTask& task) {
+  for (int64_t r = task.row_begin; r < task.row_end; ++r)
+    __builtin_memcpy(task.codes + r * task.codes_stride, task.x + r * task.x_stride,
+                     static_cast<unsigned long>(task.num_cols) * 4);
 }
 
 }  // namespace

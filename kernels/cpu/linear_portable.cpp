@@ -97,7 +97,7 @@ void lane_quantized(const LaneArgs& args) {
 void convert_bf16(const ConvertTask& task) {
   for (int64_t r = task.row_begin; r < task.row_end; ++r) {
     const float* x = task.x + r * task.x_stride;
-    uint8_t* out = task.codes + r * task.num_cols * 2;
+    uint8_t* out = task.codes + r * task.codes_stride;
     for (int64_t k = 0; k < task.num_cols; ++k) {
       const uint16_t code = f32_to_bf16(x[k]);
       std::memcpy(out + k * 2, &code, 2);

@@ -9,8 +9,37 @@
 
 namespace phalanx::kernels::cpu {
 
-/// One thread's share of a product: panels [panel_begin, panel_end) of rows [row_begin, row_end).
-/// Offsets are those of PanelLayout; x rows are contiguous codes of the form the weights want.
+/// One thread's share of a conversion of f32 rows.
+struct ConvertTask {
+  const float* x;
+  int64_t x_stride;  ///< elements
+  int64_t num_cols;
+  int64_t group_size;     ///< s8 only
+  uint8_t* codes;         ///< row 0
+  int64_t codes_stride;   ///< bytes from one row to the next
+  float* scales;          ///< s8 only
+  int32_t* sums;          ///< s8 only
+  int64_t groups_stride;  ///< of scales and sums, elements from one row to the next
+  int64_t row_begin;
+  int64_t row_end;
+};
+
+/// What becomes of a product whose outputs are gates, then as many factors: silu(gate) * factor,
+/// converted for the next product. A block of panels of both halves is computed into scratch, and
+/// leaves as codes.
+struct GatedOutput {
+  int64_t num_panels;    ///< of a half; 0: the product is a plain one
+  int64_t block_panels;  ///< holds whole groups of `out`
+  float* scratch;        ///< [rows of the task][64 * block_panels]
+  void (*silu_mul)(const float* gate, const float* up, int64_t num_cols, float* y);
+  void (*convert)(const ConvertTask& task);
+  int64_t code_bytes;  ///< of out
+  ConvertTask out;  ///< its codes, scales, sums and strides; the rest is filled in block by block
+};
+
+/// One thread's share of a product: panels [panel_begin, panel_end) of rows [row_begin, row_end);
+/// of a gated one those panels of both halves. Offsets are those of PanelLayout; x rows are
+/// contiguous codes of the form the weights want.
 struct LinearTask {
   const uint8_t* panels;
   int64_t panel_bytes;
@@ -32,8 +61,9 @@ struct LinearTask {
   const int32_t* x_sums;  ///< [R, groups]; quantized only
   int64_t x_groups;       ///< groups of a row
 
-  float* y;
+  float* y;          ///< not of a gated product
   int64_t y_stride;  ///< elements
+  GatedOutput gated;
 
   int64_t panel_begin;
   int64_t panel_end;
@@ -43,24 +73,12 @@ struct LinearTask {
   uint64_t* tally;  ///< the thread's, of a WorkCounter: one more for every tile
 };
 
-/// One thread's share of a conversion of f32 rows.
-struct ConvertTask {
-  const float* x;
-  int64_t x_stride;  ///< elements
-  int64_t num_cols;
-  int64_t group_size;  ///< s8 only
-  uint8_t* codes;      ///< row 0; rows contiguous
-  float* scales;       ///< s8 only, [R, groups]
-  int32_t* sums;       ///< s8 only, [R, groups]
-  int64_t row_begin;
-  int64_t row_end;
-};
-
 struct LinearTier {
   void (*multiply_f32)(const LinearTask& task);
   void (*multiply_bf16)(const LinearTask& task);
   void (*multiply_w8)(const LinearTask& task);
   void (*multiply_w4)(const LinearTask& task);
+  void (*convert_f32)(const ConvertTask& task);
   void (*convert_bf16)(const ConvertTask& task);
   void (*convert_s8)(const ConvertTask& task);
 };

@@ -102,6 +102,17 @@ class ReferenceOperators final : public Operators {
     reference::linear(w, x, num_rows, y);
   }
 
+  void gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
+                    const ActivationView& out) override {
+    check_gated_linear(w, x, num_rows, out);
+    const int64_t half = w.num_rows() / 2;
+    std::vector<float> y(static_cast<size_t>(num_rows * w.num_rows()));
+    const Rows gate{y.data(), w.num_rows()};
+    linear(w, x, num_rows, gate);
+    silu_mul(gate, ConstRows(y.data() + half, w.num_rows()), num_rows, half, gate);
+    convert_rows(gate, num_rows, out);
+  }
+
   void head_norm(Rows x, int64_t num_heads, int64_t head_dim, const float* weight, float eps,
                  int64_t num_rows) override {
     check_norm(weight, eps, head_dim);

@@ -117,6 +117,7 @@ GraphExecutor::GraphExecutor(std::shared_ptr<const model::EngineFile> engine,
   make_rope_table();
   arena_ = operators_.allocate(plan_.arena_bytes);
   conversion_ = operators_.allocate(std::max<int64_t>(plan_.conversion_bytes, 64));
+  gated_rows_ = operators_.allocate(std::max<int64_t>(plan_.gated_bytes, 64));
   if (plan_.logits_bytes > 0) logits_memory_ = operators_.allocate(plan_.logits_bytes);
   lend_parts();
   bind_ops();
@@ -161,6 +162,8 @@ void GraphExecutor::bind_ops() {
     bound.output = &plan_.placements.at(op.outputs(0));
     if (const auto reduce = plan_.reduces.find(op.name()); reduce != plan_.reduces.end())
       bound.reduce = &reduce->second;
+    if (const auto gated = plan_.gated.find(op.name()); gated != plan_.gated.end())
+      bound.gated = &gated->second;
     if (op.kind() == engine::LINEAR) {
       bound.matrix = pack(op);
     } else if (op.kind() == engine::EMBEDDING) {
@@ -206,6 +209,7 @@ void GraphExecutor::make_rope_table() {
 
 kernels::Rows GraphExecutor::rows_of(const Placement& place) const {
   if (place.is_part) return {nullptr, place.stride};  // part_of() knows, step by step
+  if (place.is_converted) return {nullptr, place.stride};
   return {reinterpret_cast<float*>(arena_.get() + place.offset_bytes) + place.column, place.stride};
 }
 
@@ -215,11 +219,7 @@ kernels::Rows GraphExecutor::run(const StepBatch& batch) {
   PHALANX_CHECK_LE(num_rows, options_.limits.max_rows, "rows of a step");
   PHALANX_CHECK_LE(num_sampled, options_.limits.max_sequences, "sampled rows of a step");
   converted_ = nullptr;
-  const int64_t part_bytes = num_rows * plan_.part_cols * 4;
-  shares_rows_ =
-      plan_.can_share_rows && !part_regions_.empty() && num_rows >= topology_.tp_size &&
-      part_bytes > std::min(kMaxUnsharedBytes,
-                            static_cast<int64_t>(groups_.tensor->bytes_worth_a_meeting()));
+  shares_rows_ = is_worth_sharing(num_rows);
   if (!topology_.is_first_stage()) receive_input(num_rows);
   operators_.begin();
   for (const BoundOp& bound : ops_) {
@@ -311,6 +311,15 @@ void GraphExecutor::run_linear(const BoundOp& bound, int64_t num_rows) {
     operators_.convert_rows(bound.inputs[0], num_rows, converted_view_);
     converted_ = bound.input;
   }
+  if (bound.gated != nullptr) {
+    const kernels::ActivationView view =
+        kernels::make_activation_view(bound.gated->form, num_rows, bound.output->cols,
+                                      bound.gated->group_size, gated_rows_.get());
+    operators_.gated_linear(matrix, converted_view_, num_rows, view);
+    converted_view_ = view;
+    converted_ = bound.output;
+    return;
+  }
   const kernels::Rows y = bound.output->is_part ? part_of(topology_.tp_rank()) : bound.outputs[0];
   operators_.linear(matrix, converted_view_, num_rows, y);
 }
@@ -329,6 +338,13 @@ void GraphExecutor::lend_parts() {
   // The regions of a group follow one another: together they hold all rows.
   const auto bytes = static_cast<size_t>(plan_.shared_conversion_bytes);
   shared_conversion_ = groups_.tensor->share_memory((bytes + tp_size - 1) / tp_size).front();
+}
+
+bool GraphExecutor::is_worth_sharing(int64_t num_rows) const {
+  if (!plan_.can_share_rows || part_regions_.empty() || num_rows < topology_.tp_size) return false;
+  const int64_t unshared_bytes = options_.unshared_bytes.value_or(
+      static_cast<int64_t>(groups_.tensor->bytes_worth_a_meeting()));
+  return num_rows * plan_.part_cols * 4 > std::min(unshared_bytes, kMaxUnsharedBytes);
 }
 
 kernels::Rows GraphExecutor::part_of(int tp_rank) const {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -35,6 +36,9 @@ struct ExecutorOptions {
   StepLimits limits;
   kernels::KvFormat kv_format = kernels::KvFormat::kF32;
   int64_t num_kv_blocks = 0;
+  /// Ranks share the rows of a step whose part of a sum is longer than this; kMaxUnsharedBytes is
+  /// the most that counts. Default: what a meeting of the group is worth.
+  std::optional<int64_t> unshared_bytes;
 };
 
 /// Executor thread only. Everything is allocated by the constructor; run() allocates nothing of its
@@ -62,6 +66,7 @@ class GraphExecutor {
     const Placement* input = nullptr;   ///< of the first input; identifies the value
     const Placement* output = nullptr;  ///< of the first output
     const FusedReduce* reduce = nullptr;
+    const GatedLinear* gated = nullptr;
     const float* weight = nullptr;  ///< a vector (norms)
     const float* bias = nullptr;
     kernels::MatrixSource table;                          ///< of an embedding
@@ -76,6 +81,7 @@ class GraphExecutor {
   void run_op(const BoundOp& bound, const StepBatch& batch);
   void run_linear(const BoundOp& bound, int64_t num_rows);
   void lend_parts();
+  bool is_worth_sharing(int64_t num_rows) const;
   kernels::Rows part_of(int tp_rank) const;
   std::pair<int64_t, int64_t> row_share(int tp_rank, int64_t num_rows, const BoundOp& bound) const;
   void meet(const BoundOp& bound);
@@ -99,6 +105,7 @@ class GraphExecutor {
   std::vector<BoundOp> ops_;
   std::shared_ptr<std::byte> arena_;
   std::shared_ptr<std::byte> conversion_;
+  std::shared_ptr<std::byte> gated_rows_;
   std::shared_ptr<std::byte> rope_memory_;
   std::shared_ptr<std::byte> logits_memory_;
   kernels::RopeTable rope_;
@@ -114,8 +121,8 @@ class GraphExecutor {
   int64_t part_turn_ = 0;
   std::vector<const float*> parts_;  ///< what add_parts reads, until operators_.finish()
 
-  /// The value whose rows `conversion_` holds, so that linears with one input convert it once.
-  /// (or, in a step whose ranks share rows, `shared_conversion_`).
+  /// The value whose rows converted_view_ shows, so that linears with one input convert it once: in
+  /// `conversion_`, in `gated_rows_`, or, in a step whose ranks share rows, `shared_conversion_`.
   const Placement* converted_ = nullptr;
   kernels::ActivationView converted_view_;
 };

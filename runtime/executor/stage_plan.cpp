@@ -94,6 +94,44 @@ void fuse_reduces(StagePlan& plan) {
   plan.ops = std::move(fused);
 }
 
+/// Takes each SILU_MUL into the linear that makes its two inputs, where one linear alone reads its
+/// rows. After the linears are planned.
+void fuse_gates(StagePlan& plan) {
+  std::unordered_map<std::string, int> num_readers;
+  for (const Op& op : plan.ops) {
+    for (const auto& input : op.inputs()) ++num_readers[input];
+  }
+  const auto is_gated = [&](size_t i) {
+    if (i + 2 >= plan.ops.size()) return false;
+    const Op& product = plan.ops[i];
+    const Op& gate = plan.ops[i + 1];
+    const Op& reader = plan.ops[i + 2];
+    if (product.kind() != engine::LINEAR || product.outputs_size() != 2) return false;
+    if (gate.kind() != engine::SILU_MUL || gate.inputs(0) != product.outputs(0) ||
+        gate.inputs(1) != product.outputs(1))
+      return false;
+    if (reader.kind() != engine::LINEAR || reader.inputs(0) != gate.outputs(0)) return false;
+    for (const std::string& value : {gate.inputs(0), gate.inputs(1), gate.outputs(0)}) {
+      if (num_readers[value] != 1 || value == plan.output) return false;
+    }
+    const LinearPlan& linear = plan.linears.at(reader.name());
+    return kernels::fuses_gated_linear(plan.linears.at(product.name()).num_rows,
+                                       kernels::activation_form(linear.format), linear.group_size);
+  };
+  std::vector<Op> fused;
+  for (size_t i = 0; i < plan.ops.size(); ++i) {
+    fused.push_back(plan.ops[i]);
+    if (!is_gated(i)) continue;
+    const LinearPlan& reader = plan.linears.at(plan.ops[i + 2].name());
+    Op& product = fused.back();
+    product.clear_outputs();
+    product.add_outputs(plan.ops[i + 1].outputs(0));
+    plan.gated[product.name()] = {kernels::activation_form(reader.format), reader.group_size};
+    ++i;
+  }
+  plan.ops = std::move(fused);
+}
+
 /// A run of arena bytes that one or more values share over an interval of ops.
 struct Buffer {
   int64_t bytes = 0;
@@ -121,6 +159,8 @@ class ArenaPlanner {
       const std::vector<std::string> fresh(op.outputs().begin() + first_new, op.outputs().end());
       if (is_part(i)) {
         place_part(fresh[0]);
+      } else if (plan_.gated.contains(op.name())) {
+        place_converted(fresh[0]);
       } else if (op.kind() == engine::LINEAR) {
         new_buffer(fresh, i);
       } else {
@@ -132,6 +172,8 @@ class ArenaPlanner {
   }
 
  private:
+  static bool is_in_arena(const Placement& place) { return !place.is_part && !place.is_converted; }
+
   int64_t local_cols(const std::string& name) const {
     const engine::Value* value = index_.value(name);
     PHALANX_CHECK(value != nullptr, "value " + name);
@@ -173,9 +215,16 @@ class ArenaPlanner {
     plan_.placements[name] = {0, cols, 0, cols, index_.value(name)->selected(), true};
   }
 
+  void place_converted(const std::string& name) {
+    const int64_t cols = local_cols(name);
+    Placement& place = plan_.placements[name];
+    place = {0, cols, 0, cols, index_.value(name)->selected()};
+    place.is_converted = true;
+  }
+
   void touch(const std::string& name, int op_index) {
     if (const auto place = plan_.placements.find(name);
-        place != plan_.placements.end() && place->second.is_part)
+        place != plan_.placements.end() && !is_in_arena(place->second))
       return;
     const auto found = buffer_of_.find(name);
     PHALANX_CHECK(found != buffer_of_.end(), "value " + name + " is used before it is made");
@@ -206,7 +255,7 @@ class ArenaPlanner {
       plan_.arena_bytes = std::max(plan_.arena_bytes, offset + buffer->bytes);
     }
     for (auto& [name, placement] : plan_.placements) {
-      if (!placement.is_part) placement.offset_bytes = buffers_[buffer_of_.at(name)].offset;
+      if (is_in_arena(placement)) placement.offset_bytes = buffers_[buffer_of_.at(name)].offset;
     }
   }
 
@@ -249,6 +298,36 @@ LinearPlan plan_linear(const Op& op,
         linear.format, linear.num_rows, linear.num_cols, linear.group_size, linear.has_bias,
         linear.has_zeros, linear.num_lanes);
   return linear;
+}
+
+void plan_linears(const engine::EngineManifest& manifest, const parallel::RankTopology& topology,
+                  StagePlan& plan) {
+  std::unordered_map<std::string, const engine::Weight*> weights;
+  for (const auto& weight : manifest.weights()) weights[weight.name()] = &weight;
+  for (const Op& op : plan.ops) {
+    if (op.kind() == engine::LINEAR) {
+      LinearPlan linear =
+          plan_linear(op, weights, std::max<int64_t>(manifest.reduction_lanes(), 1), topology);
+      plan.weight_bytes += linear.packed_bytes;
+      plan.linears.emplace(op.name(), std::move(linear));
+    } else if (op.kind() != engine::EMBEDDING) {
+      for (const auto& name : op.weights()) plan.weight_bytes += weights.at(name)->rows() * 4;
+    }
+  }
+}
+
+/// Room for the inputs of linears in their forms.
+void plan_conversions(const StepLimits& limits, StagePlan& plan) {
+  for (const Op& op : plan.ops) {
+    if (op.kind() != engine::LINEAR) continue;
+    const LinearPlan& linear = plan.linears.at(op.name());
+    const int64_t bytes =
+        kernels::activation_bytes(kernels::activation_form(linear.format), limits.max_rows,
+                                  linear.num_cols, linear.group_size);
+    int64_t& room =
+        plan.placements.at(op.inputs(0)).is_converted ? plan.gated_bytes : plan.conversion_bytes;
+    room = std::max(room, bytes);
+  }
 }
 
 /// Who reads the outputs of the fused reduces, and what that takes. After the linears are planned.
@@ -355,24 +434,10 @@ StagePlan make_stage_plan(const engine::EngineManifest& manifest,
   plan.tp_size = topology.tp_size;
   fuse_reduces(plan);
   plan_heads(config, topology, plan);
+  plan_linears(manifest, topology, plan);
+  fuse_gates(plan);
   ArenaPlanner(graph, topology, limits, plan).run();
-
-  std::unordered_map<std::string, const engine::Weight*> weights;
-  for (const auto& weight : manifest.weights()) weights[weight.name()] = &weight;
-  for (const Op& op : plan.ops) {
-    if (op.kind() == engine::LINEAR) {
-      LinearPlan linear =
-          plan_linear(op, weights, std::max<int64_t>(manifest.reduction_lanes(), 1), topology);
-      plan.weight_bytes += linear.packed_bytes;
-      plan.conversion_bytes =
-          std::max(plan.conversion_bytes,
-                   kernels::activation_bytes(kernels::activation_form(linear.format),
-                                             limits.max_rows, linear.num_cols, linear.group_size));
-      plan.linears.emplace(op.name(), std::move(linear));
-    } else if (op.kind() != engine::EMBEDDING) {
-      for (const auto& name : op.weights()) plan.weight_bytes += weights.at(name)->rows() * 4;
-    }
-  }
+  plan_conversions(limits, plan);
   plan_reduces(limits, plan);
   if (topology.is_last_stage() && topology.is_sampler() && topology.tp_size > 1)
     plan.logits_bytes = 2 * align_up(limits.max_sequences * config.vocab_size() * 4);

@@ -30,6 +30,7 @@ struct Placement {
   int64_t cols = 0;       ///< this rank's columns
   bool selected = false;  ///< rows are the sampled ones, not the step's
   bool is_part = false;   ///< not in the arena: this rank's part of a sum, where peers can read it
+  bool is_converted = false;  ///< not in the arena: made in the form its reader, a linear, takes
 };
 
 /// An ADD or ADD_RMS_NORM that took the ALL_REDUCE before it in: it adds the sums of all ranks'
@@ -44,6 +45,13 @@ struct FusedReduce {
   Readers residual = Readers::kNone;  ///< of output 0
   Readers norm = Readers::kNone;      ///< of output 1, of an ADD_RMS_NORM
   /// For kLinears: the form.
+  kernels::ActivationForm form = kernels::ActivationForm::kF32;
+  int64_t group_size = 0;
+};
+
+/// A LINEAR of gates and factors that took the SILU_MUL after it in, and makes its rows in the form
+/// of the linear that alone reads them.
+struct GatedLinear {
   kernels::ActivationForm form = kernels::ActivationForm::kF32;
   int64_t group_size = 0;
 };
@@ -79,6 +87,7 @@ struct StagePlan {
   std::unordered_map<std::string, Placement> placements;
   std::unordered_map<std::string, LinearPlan> linears;   ///< by op name
   std::unordered_map<std::string, FusedReduce> reduces;  ///< by op name
+  std::unordered_map<std::string, GatedLinear> gated;    ///< by op name
   /// Every rank may sum rows of its own, in all of `reduces`.
   bool can_share_rows = false;
   std::string input;   ///< received from the stage before; empty on the first
@@ -93,6 +102,7 @@ struct StagePlan {
   int64_t weight_bytes = 0;      ///< packed matrices and vectors
   int64_t arena_bytes = 0;       ///< activations
   int64_t conversion_bytes = 0;  ///< the input of the current linear, in its form
+  int64_t gated_bytes = 0;       ///< the rows of a gated linear, in its reader's form
   /// This rank's parts of sums: of a step whose ranks share its rows, then two turns of short steps
   /// (or of any, where rows cannot be shared).
   int64_t part_cols = 0;  ///< the most columns of one
@@ -105,8 +115,8 @@ struct StagePlan {
   int64_t part_bytes() const { return long_part_bytes + 2 * short_part_bytes; }
   /// Of this rank, with its share of what belongs to the group.
   int64_t activation_bytes() const {
-    return arena_bytes + conversion_bytes + part_bytes() + shared_conversion_bytes / tp_size +
-           logits_bytes + rope_bytes;
+    return arena_bytes + conversion_bytes + gated_bytes + part_bytes() +
+           shared_conversion_bytes / tp_size + logits_bytes + rope_bytes;
   }
 };
 
