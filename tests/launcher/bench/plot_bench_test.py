@@ -10,7 +10,7 @@ import tempfile
 import unittest
 import xml.etree.ElementTree as ElementTree
 
-SCRIPT = pathlib.Path(sys.argv.pop(1)) / "scripts" / "plot_bench"
+SCRIPT = pathlib.Path(sys.argv.pop(1)).resolve() / "scripts" / "plot_bench"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
