@@ -13,14 +13,42 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/buffers_range.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
+#include <boost/optional.hpp>
 
 #include "launcher/bench/serve_url.h"
 #include "runtime/base/result.h"
 
 namespace phalanx::bench {
+
+/// A message body that grows as bytes come. Unlike Beast's string_body it believes no announced
+/// length. A Beast Body.
+struct GrowingBody {
+  using value_type = std::string;
+
+  class reader {  // NOLINT(readability-identifier-naming)
+   public:
+    template <bool is_request, typename Fields>
+    reader(boost::beast::http::header<is_request, Fields>&, value_type& bytes) : bytes_(bytes) {}
+    void init(const boost::optional<uint64_t>&, boost::system::error_code& code) { code = {}; }
+    template <typename Buffers>
+    size_t put(const Buffers& buffers, boost::system::error_code& code) {
+      code = {};
+      size_t num_bytes = 0;
+      for (const boost::asio::const_buffer part : boost::beast::buffers_range_ref(buffers)) {
+        bytes_.append(static_cast<const char*>(part.data()), part.size());
+        num_bytes += part.size();
+      }
+      return num_bytes;
+    }
+    void finish(boost::system::error_code& code) { code = {}; }
+
+   private:
+    value_type& bytes_;
+  };
+};
 
 /// A server and how to speak to it.
 struct HttpTarget {
@@ -97,7 +125,7 @@ class HttpClient {
   boost::asio::ip::tcp::socket socket_;
   boost::asio::steady_timer deadline_;
   boost::beast::flat_buffer buffer_;
-  std::optional<boost::beast::http::response_parser<boost::beast::http::string_body>> parser_;
+  std::optional<boost::beast::http::response_parser<GrowingBody>> parser_;
 
   // The exchange under way.
   bool is_busy_ = false;
