@@ -213,13 +213,13 @@ nlohmann::json tokenizer_of(const ModelShape& shape) {
   constexpr const char* kPattern =
       R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
   const nlohmann::json split = {{"type", "Split"},
-                              {"pattern", {{"Regex", kPattern}}},
-                              {"behavior", "Isolated"},
-                              {"invert", false}};
+                                {"pattern", {{"Regex", kPattern}}},
+                                {"behavior", "Isolated"},
+                                {"invert", false}};
   const nlohmann::json bytes = {{"type", "ByteLevel"},
-                              {"add_prefix_space", false},
-                              {"trim_offsets", true},
-                              {"use_regex", false}};
+                                {"add_prefix_space", false},
+                                {"trim_offsets", true},
+                                {"use_regex", false}};
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
