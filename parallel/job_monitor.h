@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "runtime/base/trace_recorder.h"
 #include "runtime/base/work_counter.h"
 
 namespace phalanx::parallel {
@@ -26,7 +27,10 @@ class Progress {
     operation_.store(operation, std::memory_order_relaxed);
     layer_.store(layer, std::memory_order_relaxed);
     count_.fetch_add(1, std::memory_order_relaxed);
+    if (trace_ != nullptr) trace_->turn_to(kExecutorTrack, operation, layer);
   }
+  /// From now on operations are also recorded there. Before the executor starts.
+  void set_trace(TraceRecorder* trace) { trace_ = trace; }
   /// Where kernels and transports count the pieces of an operation, so that a long one is seen to
   /// move. Handed to them when they are made; they do not outlive the monitor.
   WorkCounter& work() { return work_; }
@@ -50,6 +54,7 @@ class Progress {
   std::atomic<State> state_{State::kBusy};
   std::atomic<uint64_t> count_{0};
   WorkCounter work_;
+  TraceRecorder* trace_ = nullptr;  // not owned
 };
 
 struct JobMonitorOptions {

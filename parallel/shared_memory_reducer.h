@@ -65,22 +65,25 @@ class SharedMemoryReducer {
   void all_reduce(std::span<float> data, const std::function<void(std::span<float>)>& across);
 
  private:
-  float* slot(int rank, int buffer) const;
-  /// Points sources_ to every rank's values from `begin` on: its slot, or this rank's own data.
-  void list_sources(std::span<const float> own_data, int buffer, size_t begin);
-  void reduce_at_every_rank(std::span<float> data, int buffer);
-  void reduce_in_parts(std::span<float> data, int buffer,
-                       const std::function<void(std::span<float>)>* across);
+  float* slot(int rank) const;
+  float* short_slot(int rank, uint64_t turn) const;
+  void reduce_at_every_rank(std::span<float> data);
+  void reduce_in_parts(std::span<float> data, const std::function<void(std::span<float>)>* across);
+  /// data[begin, end) = the tree over this rank's data and the others' slots.
+  void add_part(std::span<float> data, size_t begin, size_t end);
+  /// Puts data[begin, end) into the others' slots.
+  void give_back(std::span<const float> data, size_t begin, size_t end);
 
   size_t slot_floats_;
   int size_;
   int rank_;
   ArrivalGate gate_;
-  float* slots_;   ///< [size, 2, slot_floats]
-  float* result_;  ///< [slot_floats]
-  uint64_t num_calls_ = 0;
+  float* slots_;        ///< [size, slot_floats]
+  float* short_slots_;  ///< [size, 2, short_slot_floats]
+  size_t short_slot_floats_;
   size_t one_shot_floats_;
-  std::vector<const float*> sources_;  ///< [size], filled by list_sources
+  uint64_t num_one_shots_ = 0;
+  std::vector<const float*> sources_;  ///< [size], what is summed now
 };
 
 }  // namespace phalanx::parallel

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "runtime/base/check.h"
 #include "runtime/model/graph_shapes.h"
@@ -356,13 +355,9 @@ kernels::Rows GraphExecutor::part_of(int tp_rank) const {
   return {reinterpret_cast<float*>(part), plan_.part_cols};
 }
 
-/// Rows [first, last) of a rank; converted rows begin at 64 bytes.
-std::pair<int64_t, int64_t> GraphExecutor::row_share(int tp_rank, int64_t num_rows,
-                                                     const BoundOp& bound) const {
-  int64_t granule = 1;
-  if (bound.reduce->norm == FusedReduce::Readers::kLinears)
-    granule = 64 / std::gcd(int64_t{64}, bound.output->cols *
-                                             kernels::activation_code_bytes(bound.reduce->form));
+/// Rows [first, last) of a rank in a step whose ranks share rows: the same in every reduce.
+std::pair<int64_t, int64_t> GraphExecutor::row_share(int tp_rank, int64_t num_rows) const {
+  const int64_t granule = plan_.row_granule;
   const int64_t granules = (num_rows + granule - 1) / granule;
   const auto edge = [&](int64_t rank) {
     return std::min(num_rows, granules * rank / topology_.tp_size * granule);
@@ -428,7 +423,7 @@ void GraphExecutor::reduce_own_rows(const BoundOp& bound, int64_t num_rows) {
   using Readers = FusedReduce::Readers;
   const FusedReduce& reduce = *bound.reduce;
   const int64_t num_cols = bound.output->cols;
-  const auto [first, last] = row_share(topology_.tp_rank(), num_rows, bound);
+  const auto [first, last] = row_share(topology_.tp_rank(), num_rows);
   const kernels::Rows own_part = part_of(topology_.tp_rank());
   const bool hands_norm = reduce.norm == Readers::kSomeOther;
   const bool hands_residual = reduce.residual == Readers::kSomeOther;
@@ -453,7 +448,7 @@ void GraphExecutor::reduce_own_rows(const BoundOp& bound, int64_t num_rows) {
   if (hands_norm || hands_residual) {
     const kernels::Rows target = hands_norm ? bound.outputs.back() : bound.outputs[0];
     for (int rank = 0; rank < topology_.tp_size; ++rank) {
-      const auto [begin, end] = row_share(rank, num_rows, bound);
+      const auto [begin, end] = row_share(rank, num_rows);
       if (hands_norm || rank != topology_.tp_rank())
         copy_rows(part_of(rank), target, begin, end, num_cols);
     }

@@ -83,7 +83,7 @@ class GraphExecutor {
   void lend_parts();
   bool is_worth_sharing(int64_t num_rows) const;
   kernels::Rows part_of(int tp_rank) const;
-  std::pair<int64_t, int64_t> row_share(int tp_rank, int64_t num_rows, const BoundOp& bound) const;
+  std::pair<int64_t, int64_t> row_share(int tp_rank, int64_t num_rows) const;
   void meet(const BoundOp& bound);
   void run_reduce(const BoundOp& bound, int64_t num_rows);
   void add_parts(const BoundOp& bound, int64_t first_row, int64_t num_rows, kernels::Rows y);

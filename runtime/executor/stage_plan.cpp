@@ -2,6 +2,7 @@
 #include "runtime/executor/stage_plan.h"
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 
 #include "runtime/base/check.h"
@@ -368,10 +369,13 @@ void plan_reduces(const StepLimits& limits, StagePlan& plan) {
       reduce.form = form;
       reduce.group_size = group_size;
     }
-    if (reduce.norm == Readers::kLinears)
+    if (reduce.norm == Readers::kLinears) {
+      const int64_t row_bytes = part.cols * kernels::activation_code_bytes(reduce.form);
+      plan.row_granule = std::max(plan.row_granule, kAlignment / std::gcd(kAlignment, row_bytes));
       plan.shared_conversion_bytes = std::max(
           plan.shared_conversion_bytes,
           kernels::activation_bytes(reduce.form, limits.max_rows, part.cols, reduce.group_size));
+    }
     // The rows themselves go around in the part they came from: one output's.
     if (reduce.norm == Readers::kSomeOther && reduce.residual == Readers::kSomeOther)
       plan.can_share_rows = false;

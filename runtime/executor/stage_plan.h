@@ -90,6 +90,8 @@ struct StagePlan {
   std::unordered_map<std::string, GatedLinear> gated;    ///< by op name
   /// Every rank may sum rows of its own, in all of `reduces`.
   bool can_share_rows = false;
+  /// They do so by multiples of this, the same in all of them: converted rows begin at 64 bytes.
+  int64_t row_granule = 1;
   std::string input;   ///< received from the stage before; empty on the first
   std::string output;  ///< sent to the next stage, or the logits on the last
   int64_t first_layer = 0, last_layer = 0;

@@ -137,6 +137,7 @@ JobTrace run_job(parallel::MpiSession* session,
   options.limits = {shape.max_step_tokens, shape.max_sequences, shape.max_context_tokens};
   options.kv_format = shape.kv_format;
   options.num_kv_blocks = shape.num_blocks;
+  options.unshared_bytes = shape.unshared_bytes;
   parallel::Progress progress;
   GraphExecutor executor(engine, topology, options, {tensor_group.get(), pipeline_group.get()},
                          *operators, progress);

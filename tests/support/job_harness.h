@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -30,8 +31,9 @@ struct JobShape {
   int64_t max_sequences = 32;
   int64_t max_context_tokens = 512;
   bool prefix_cache = true;
-  size_t max_message_bytes = 1U << 20;  ///< of the groups
-  bool force_mpi = false;               ///< in the groups, even within a host
+  size_t max_message_bytes = 1U << 20;      ///< of the groups
+  bool force_mpi = false;                   ///< in the groups, even within a host
+  std::optional<int64_t> unshared_bytes{};  ///< of ExecutorOptions
 };
 
 /// A request and when it is submitted: after `after_tokens` tokens were handed back to all requests

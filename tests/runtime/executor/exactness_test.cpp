@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "runtime/builder/engine_builder.h"
+#include "runtime/executor/stage_plan.h"
 #include "tests/support/job_harness.h"
 #include "tests/support/mpi_test_main.h"
 #include "tests/support/temporary_directory.h"
@@ -220,6 +221,7 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
     chunked.max_chunk_tokens = chunk;
     chunked.max_sequences = std::min<int64_t>(chunk, 32);
     chunked.prefix_cache = false;
+    if (chunk != 64) chunked.unshared_bytes = 0;  // ranks sum rows of their own, not all
     run("chunks of " + std::to_string(chunk), chunked, at_once(chunk < 8 ? few : requests),
         mixed.expected);
   }
@@ -238,6 +240,7 @@ void compare_all_scenarios(const std::shared_ptr<const model::EngineFile>& engin
   }
 
   JobShape cramped = base;
+  cramped.unshared_bytes = 0;
   cramped.num_blocks = 16;  // one context of 512 tokens; the requests grow to 30 blocks together
   const JobTrace preempted =
       run("preemption and recompute", cramped, at_once(growing.requests), growing.expected);
@@ -307,9 +310,12 @@ TEST_P(ExactnessMatrix, PassesChangeNoBit) {
       JobShape shape;
       shape.tp_size = tp;
       shape.pp_size = pp;
-      const JobTrace trace = run_job(&test_session(), engine, shape, at_once(requests));
-      if (test_session().rank() == 0) {
-        expect_same(expected, trace.requests, std::string("without ") + pass);
+      for (const int64_t unshared_bytes : {int64_t{0}, kMaxUnsharedBytes}) {
+        shape.unshared_bytes = unshared_bytes;
+        const JobTrace trace = run_job(&test_session(), engine, shape, at_once(requests));
+        if (test_session().rank() == 0) {
+          expect_same(expected, trace.requests, std::string("without ") + pass);
+        }
       }
     }
   }
