@@ -6,6 +6,7 @@
 #include <cstring>
 #include <exception>
 #include <iostream>
+#include <utility>
 
 #include "launcher/bench/commands.h"
 #include "launcher/bench/stop_signal.h"
@@ -69,8 +70,12 @@ int run(const std::vector<std::string>& arguments) {
   }
   Report report(arguments, is_first_rank());
   Status status = found->run(*options, report);
-  if (status.ok() && options->is_set("--json") && is_first_rank())
-    status = report.write_json(options->text("--json"));
+  // What was measured before something failed is kept too.
+  const bool has_report = status.ok() || !report.measurements().empty();
+  if (has_report && options->is_set("--json") && is_first_rank()) {
+    Status written = report.write_json(options->text("--json"));
+    if (status.ok()) status = std::move(written);
+  }
   if (status.ok()) return 0;
   return complain(status.error(),
                   status.error().code == ErrorCode::kInvalidArgument ? kWrongCommandLine : kFailed);

@@ -237,6 +237,27 @@ class WorkerTest(unittest.TestCase):
                 time.sleep(0.01)
             self.assertEqual(worker.metric("phalanx_requests_running"), 0)
 
+    def test_llm_bench_serve_loads_it(self):
+        report = pathlib.Path(self.directory.name) / "serve.json"
+        for load in (("--streams", "4"), ("--rate", "20"), ("--endpoint", "chat")):
+            with self.subTest(load=load), Worker(self.engine) as worker:
+                run = subprocess.run(
+                    [BIN / "llm-bench", "serve", "--url", f"http://127.0.0.1:{worker.port}",
+                     "--requests", "12", "--prompt-tokens", "20..60", "--output-tokens", "8..16",
+                     "--ignore-eos", "--json", report, *load],
+                    capture_output=True, text=True, timeout=120,
+                )
+                self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+                found = json.loads(report.read_text())
+                (facts,) = found["facts"]["serve"]["runs"]
+                self.assertEqual((facts["ok"], facts["errors"]), (12, "none"), run.stdout)
+                self.assertEqual(facts["requests_without_usage"], 0)
+                self.assertLess(facts["cached_tokens_mean"], 16, "prompts repeat")
+                rows = {row["name"]: row["median"] for row in found["measurements"]}
+                self.assertGreater(rows["output"], 0)
+                self.assertGreater(rows["ttft"], 0)
+                self.assertEqual(worker.metric("phalanx_requests_running"), 0)
+
     def stream_in_thread(self, worker, max_tokens):
         """A stream that is under way, and a list that gets its outcome."""
         outcome = []
