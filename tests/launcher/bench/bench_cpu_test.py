@@ -100,7 +100,8 @@ class BenchCpu(unittest.TestCase):
         self.assertNotIn("Traceback", result.stderr)
         table = json.loads((self.path / "out" / "table.json").read_text())
         self.assertEqual(list(table["failed"]), ["start"])
-        self.assertIn("did not become ready; see", table["failed"]["start"])
+        self.assertIn("did not become ready", table["failed"]["start"])
+        self.assertIn("start.log", table["failed"]["start"])
         self.assertIn("read_dram", table["rows"])
         self.assertIn("Failed: start", result.stdout)
 
