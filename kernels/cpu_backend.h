@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "kernels/operators.h"
+#include "runtime/base/trace_recorder.h"
 #include "runtime/base/work_counter.h"
 
 namespace phalanx::kernels {
@@ -29,6 +30,7 @@ struct CpuBackendOptions {
   bool pin_threads = false;            ///< bind thread i to an allowed core of its own
   int first_core = 0;                  ///< thread i's: the (first_core + i)-th, round and round
   WorkCounter* work = nullptr;         ///< not owned; counts pieces inside operators, or null
+  TraceRecorder* trace = nullptr;      ///< not owned; records what each thread does, or null
 };
 
 /// Errors: InternalError when a tier is asked for that the processor lacks, or num_threads < 1.

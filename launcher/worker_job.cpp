@@ -39,10 +39,12 @@ std::string explain(const std::exception& error) {
   return error.what();
 }
 
-WorkerJob::WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits)
+WorkerJob::WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits,
+                     TraceRecorder* trace)
     : session_(session),
       setup_(std::move(setup)),
       digest_logits_(digest_logits),
+      trace_(trace),
       start_affinity_(affinity()) {
   monitor_ =
       std::make_unique<parallel::JobMonitor>(session_, monitor_options(setup_.config.failure()));
@@ -63,6 +65,7 @@ void WorkerJob::build() {
   monitor_->progress().set_operation("start the kernels");
   kernels::CpuBackendOptions cpu = setup_.cpu;
   cpu.work = &monitor_->progress().work();
+  cpu.trace = trace_;
   operators_ = kernels::make_cpu_operators(cpu);
   executor_ =
       std::make_unique<GraphExecutor>(setup_.engine, setup_.topology, setup_.executor,
@@ -115,6 +118,7 @@ void WorkerJob::build_leader() {
   info.kv_capacity_tokens = setup_.executor.num_kv_blocks * kernels::kBlockTokens;
   info.eos_token_ids.assign(model.eos_token_ids().begin(), model.eos_token_ids().end());
   leader_ = std::make_unique<Leader>(setup_.scheduler, std::move(info), *channel_.publisher);
+  leader_->set_trace(trace_);
   monitor_->set_on_failure([this](const std::string& reason) { leader_->fail(reason); });
 }
 
@@ -167,6 +171,7 @@ void WorkerJob::execute() {
   parts.plans = channel_.subscriber.get();
   parts.progress = &monitor_->progress();
   parts.digest_logits = digest_logits_;
+  monitor_->progress().set_trace(trace_);
   if (leader_) parts.deliver = [this](StepResult result) { leader_->deliver(std::move(result)); };
   try {
     RankWorker(parts, setup_.executor.limits, setup_.executor.num_kv_blocks).run();

@@ -25,8 +25,10 @@ std::string explain(const std::exception& error);
 class WorkerJob {
  public:
   /// Collective. Loads and allocates everything; returns when this rank could compute a step.
-  /// A failure ends the job (JobMonitor::fail) and does not return.
-  WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits);
+  /// A failure ends the job (JobMonitor::fail) and does not return. `trace`: where this rank records
+  /// what it does, not owned; null: nowhere.
+  WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits,
+            TraceRecorder* trace = nullptr);
   ~WorkerJob();
   WorkerJob(const WorkerJob&) = delete;
   WorkerJob& operator=(const WorkerJob&) = delete;
@@ -54,6 +56,7 @@ class WorkerJob {
   parallel::MpiSession& session_;
   WorkerSetup setup_;
   bool digest_logits_;
+  TraceRecorder* trace_;
   const cpu_set_t start_affinity_;  // before kernels bind this thread
   std::unique_ptr<parallel::JobMonitor> monitor_;
   std::unique_ptr<parallel::Communicator> tensor_group_;

@@ -58,7 +58,7 @@ CpuOperators::CpuOperators(const CpuBackendOptions& options)
     : options_(checked(options)),
       team_(options.num_threads, options.spin,
             options.pin_threads ? std::optional<int>(options.first_core) : std::nullopt,
-            options.work),
+            options.work, options.trace),
       rows_(row_kernels(options.isa_tier)),
       attention_(options.isa_tier, team_),
       chain_(team_) {}
@@ -106,6 +106,7 @@ void CpuOperators::embedding(const MatrixSource& table, std::span<const int32_t>
                              Rows y) {
   check_embedding(table, token_ids, y);
   chain_.run();
+  team_.set_label("embedding");
   cpu::embedding(table, token_ids, y, team_);
 }
 
@@ -214,6 +215,7 @@ void CpuOperators::linear(const PackedMatrix& w, const ActivationView& x, int64_
                           Rows y) {
   check_linear(w, x, num_rows, y);
   chain_.run();
+  team_.set_label("linear");
   cpu::linear(w, x, num_rows, y, options_.isa_tier, team_);
 }
 
@@ -223,6 +225,7 @@ void CpuOperators::gated_linear(const PackedMatrix& w, const ActivationView& x, 
   PHALANX_CHECK(fuses_gated_linear(w.num_rows(), out.form, out.group_size),
                 "a gated product of a shape that is not fused");
   chain_.run();
+  team_.set_label("gated linear");
   cpu::gated_linear(w, x, num_rows, out, rows_.silu_mul, options_.isa_tier, team_);
 }
 
@@ -258,6 +261,7 @@ void CpuOperators::write_kv(ConstRows k, ConstRows v, std::span<const SequenceRo
   check_write_kv(k, v, sequences, kv);
   if (!is_deferring_ || !is_one_row_each(sequences)) {
     chain_.run();
+    team_.set_label("write kv");
     attention_.write_kv(k, v, sequences, kv);
     return;
   }
@@ -273,6 +277,7 @@ void CpuOperators::attention(ConstRows q, std::span<const SequenceRows> sequence
                              const KvLayerView& kv, const AttentionParams& params, Rows y) {
   check_attention(q, sequences, kv, params, y);
   chain_.run();
+  team_.set_label("attention");
   attention_.attention(q, sequences, kv, params, y);
 }
 
@@ -294,6 +299,7 @@ void CpuOperators::silu_mul(ConstRows gate, ConstRows up, int64_t num_rows, int6
   }
   chain_.run();
   const int64_t units_per_row = (intermediate + kSiluColumns - 1) / kSiluColumns;
+  team_.set_label("silu mul");
   team_.split(num_rows * units_per_row, 1, [&](int64_t begin, int64_t end) {
     uint64_t* tally = team_.tally();
     for (int64_t unit = begin; unit < end; ++unit) {
@@ -321,6 +327,7 @@ void CpuOperators::gather_rows(ConstRows x, std::span<const int32_t> rows, int64
 
 void CpuOperators::for_each_on_host(int64_t count, const std::function<void(int64_t)>& work) {
   chain_.run();
+  team_.set_label("host work");
   team_.split(count, 1, [&](int64_t begin, int64_t end) {
     uint64_t* tally = team_.tally();
     for (int64_t i = begin; i < end; ++i) {

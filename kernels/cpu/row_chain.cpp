@@ -54,6 +54,7 @@ void RowChain::run() {
       }
     }
   };
+  team_.set_label("rows");
   if (num_rows_ * cost_ < kCostWorthForking) {
     walk(0, num_rows_);
   } else {

@@ -105,6 +105,7 @@ struct ThreadTeam::State {
   alignas(64) std::atomic<uint32_t> generation{0};  // one more for every run(); futex word
   Entry entry = nullptr;                            // null in the last generation: leave
   void* context = nullptr;
+  const char* label = "";  // of the body in the trace
 
   // Workers asleep on `generation`. On its own line: the caller reads it at every fork.
   alignas(64) std::atomic<uint32_t> num_asleep{0};
@@ -118,6 +119,7 @@ struct ThreadTeam::State {
   std::vector<std::thread> workers;
   WorkCounter unwatched;
   WorkCounter* work = &unwatched;
+  TraceRecorder* trace = nullptr;
 
   bool caller_bound = false;  // the affinity mask below is to be given back
   pthread_t caller{};
@@ -130,7 +132,10 @@ struct ThreadTeam::State {
       wait_for_generation_after(seen);
       ++seen;
       if (entry == nullptr) return;
-      entry(context, index);
+      {
+        const TraceScope scope(trace, kFirstKernelTrack + static_cast<size_t>(index), label);
+        entry(context, index);
+      }
       finish_body();
     }
   }
@@ -177,12 +182,14 @@ struct ThreadTeam::State {
   }
 };
 
-ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core, WorkCounter* work)
-    : state_(std::make_unique<State>()) {
+ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core, WorkCounter* work,
+                       TraceRecorder* trace)
+    : state_(std::make_unique<State>()), trace_(trace) {
   PHALANX_CHECK_GE(num_threads, 1, "a thread team needs at least the calling thread");
   State& state = *state_;
   state.size = num_threads;
   state.spin = spin;
+  state.trace = trace;
   if (work != nullptr) state.work = work;
 
   std::vector<int> cores;
@@ -235,8 +242,13 @@ int ThreadTeam::size() const { return state_->size; }
 uint64_t* ThreadTeam::tally() const { return state_->work->tally(thread_index); }
 
 void ThreadTeam::run_erased(Entry entry, void* context) {
+  state_->label = label_;
   state_->start(entry, context);
-  entry(context, 0);
+  {
+    const TraceScope scope(trace_, kFirstKernelTrack, label_);
+    entry(context, 0);
+  }
+  const TraceScope scope(trace_, kFirstKernelTrack, "join");
   state_->join();
 }
 

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "runtime/base/trace_recorder.h"
 #include "runtime/base/work_counter.h"
 
 namespace phalanx::kernels::cpu {
@@ -21,13 +22,17 @@ class ThreadTeam {
   /// and round; nullopt binds none. A core that the kernel refuses is warned of once. The caller is
   /// thread 0: what it starts meanwhile inherits its binding.
   /// work: where the threads count their pieces, not owned; null: nowhere.
+  /// trace: where the threads record their bodies and joins, not owned; null: nowhere.
   ThreadTeam(int num_threads, bool spin, std::optional<int> first_core = std::nullopt,
-             WorkCounter* work = nullptr);
+             WorkCounter* work = nullptr, TraceRecorder* trace = nullptr);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;
   ThreadTeam& operator=(const ThreadTeam&) = delete;
 
   int size() const;
+
+  /// What the bodies to come are called in the trace; storage that outlives it.
+  void set_label(const char* label) { label_ = label; }
 
   /// The calling thread's tally, for count_piece(). A body whose time grows with the shapes counts
   /// its pieces, so that a long operator is not taken for a hang.
@@ -38,6 +43,7 @@ class ThreadTeam {
   template <typename Body>
   void run(Body&& body) {
     if (size() == 1) {
+      const TraceScope scope(trace_, kFirstKernelTrack, label_);
       body(0);
       return;
     }
@@ -52,6 +58,7 @@ class ThreadTeam {
   void split(int64_t num_items, int64_t granule, Body&& body) {
     const int64_t granules = (num_items + granule - 1) / granule;
     if (size() == 1 || granules <= 1) {
+      const TraceScope scope(trace_, kFirstKernelTrack, label_);
       if (num_items > 0) body(int64_t{0}, num_items);
       return;
     }
@@ -67,6 +74,8 @@ class ThreadTeam {
   void run_erased(Entry entry, void* context);
   struct State;
   std::unique_ptr<State> state_;
+  TraceRecorder* trace_;
+  const char* label_ = "work";
 };
 
 }  // namespace phalanx::kernels::cpu

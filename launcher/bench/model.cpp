@@ -1,6 +1,7 @@
 // llm-bench model: prefill and decode rates of an engine, through the leader, scheduler and ranks
 // that serve, without HTTP. Under mpirun every rank calls run(); the first one measures.
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "launcher/bench/machine_limits.h"
 #include "launcher/bench/model_costs.h"
 #include "launcher/bench/shape_engine.h"
+#include "launcher/bench/step_account.h"
 #include "launcher/bench/stop_signal.h"
 #include "launcher/worker_config.h"
 #include "launcher/worker_job.h"
@@ -44,7 +46,9 @@ std::vector<Flag> flags() {
           {"--isa", "TIER", "auto", "auto, portable, avx2 or avx512"},
           {"--step-tokens", "N", "1024", "tokens of a step at most"},
           {"--pin", "", "", "bind threads to cores"},
-          {"--repetitions", "N", "5", "samples of each row"}};
+          {"--repetitions", "N", "5", "samples of each row"},
+          {"--trace", "FILE", "",
+           "a timeline for ui.perfetto.dev, and where a decode step's time goes"}};
 }
 
 /// What the flags ask for.
@@ -350,6 +354,38 @@ Result<config::WorkerConfig> make_config(const BenchOptions& options, const Mode
        set("scheduling.max_sequences", largest_batch), "engine=" + bench.engine});
 }
 
+std::unique_ptr<TraceRecorder> make_trace(int num_threads) {
+  constexpr size_t kSpans = size_t{1} << 16;
+  std::vector<std::string> tracks = {"executor", "leader"};
+  for (int i = 0; i < num_threads; ++i) tracks.push_back("kernels-" + std::to_string(i));
+  return std::make_unique<TraceRecorder>(std::move(tracks), kSpans);
+}
+
+/// Rank 0 writes the file that was asked for, the others one beside it.
+std::string trace_path(const std::string& path, int rank) {
+  return rank == 0 ? path : path + ".rank-" + std::to_string(rank);
+}
+
+/// The last steps' time by operation, as rows.
+void report_account(const TraceRecorder& trace, Report& report) {
+  constexpr size_t kMaxSteps = 200;
+  const StepAccount account =
+      account_steps(trace.spans(kExecutorTrack), "read the plan", kMaxSteps);
+  if (account.step_us.empty()) return;
+  const auto add = [&](const std::string& name, double calls, const std::vector<double>& samples) {
+    Measurement row;
+    row.name = "step";
+    row.parameters = {{"operation", name}, {"calls", std::to_string(std::lround(calls))}};
+    row.unit = "us";
+    row.better = Better::kLower;
+    row.samples = samples;
+    report.add(std::move(row));
+  };
+  for (const OperationTime& operation : account.operations)
+    add(operation.name, operation.calls_per_step, operation.us_per_step);
+  add("all", 1, account.step_us);
+}
+
 Status run(const BenchOptions& options, Report& report) {
   PHALANX_ASSIGN_OR_RETURN(ModelBench bench, read_bench(options));
   parallel::MpiSession session(nullptr, nullptr);
@@ -358,7 +394,9 @@ Status run(const BenchOptions& options, Report& report) {
                            make_config(options, bench, session.world_size()));
   PHALANX_ASSIGN_OR_RETURN(launcher::WorkerSetup setup, launcher::make_setup(session, config));
 
-  launcher::WorkerJob job(session, std::move(setup), /*digest_logits=*/false);
+  std::unique_ptr<TraceRecorder> trace;
+  if (options.is_set("--trace")) trace = make_trace(setup.cpu.num_threads);
+  launcher::WorkerJob job(session, std::move(setup), /*digest_logits=*/false, trace.get());
   Status status;
   std::exception_ptr thrown;
   std::thread client;
@@ -374,7 +412,11 @@ Status run(const BenchOptions& options, Report& report) {
   });
   if (client.joinable()) client.join();
   if (thrown) std::rethrow_exception(thrown);
-  return status;
+  PHALANX_RETURN_IF_ERROR(status);
+  if (trace == nullptr) return {};
+  if (session.rank() == 0) report_account(*trace, report);
+  return trace->write_chrome_json(trace_path(options.text("--trace"), session.rank()),
+                                  session.rank());
 }
 
 }  // namespace

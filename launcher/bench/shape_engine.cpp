@@ -357,7 +357,9 @@ Result<std::string> ensure_shape_engine(const ShapeEngineRequest& request) {
   fs::create_directories(fs::path(path).parent_path(), code);
   if (code) return io_error(fs::path(path).parent_path().string() + ": " + code.message());
   PHALANX_ASSIGN_OR_RETURN(const auto scratch, ScratchDirectory::make(path + ".checkpoint-"));
-  const fs::path& checkpoint = scratch->path();
+  const fs::path checkpoint = scratch->path() / ("random-" + shape->name);  // named in the engine
+  if (!fs::create_directory(checkpoint, code))
+    return io_error(checkpoint.string() + ": " + code.message());
   if (request.shows_progress)
     std::fprintf(stderr, "making an engine of random weights, %s\n", path.c_str());
   PHALANX_RETURN_IF_ERROR(write_json(checkpoint / "config.json", config_of(*shape)));

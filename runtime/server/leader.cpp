@@ -104,6 +104,7 @@ void Leader::set_plan_observer(std::function<void(const StepPlan&)> observer) {
 void Leader::run() {
   while (true) {
     Inbox inbox = wait_for_input();
+    const TraceScope turn(trace_, kLeaderTrack, "commit and plan");
     const auto num_admitted = static_cast<int64_t>(inbox.requests.size());
     for (const RequestId id : inbox.cancels) scheduler_.cancel(id);
     admit(std::move(inbox.requests));

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "parallel/step_channel.h"
+#include "runtime/base/trace_recorder.h"
 #include "runtime/scheduler/scheduler.h"
 #include "runtime/server/generation_service.h"
 
@@ -50,6 +51,9 @@ class Leader : public GenerationService {
   /// The scheduler's numbers; only when run() has returned.
   SchedulerStats stats() const { return scheduler_.stats(); }
 
+  /// Turns of the loop are recorded there. Before run().
+  void set_trace(TraceRecorder* trace) { trace_ = trace; }
+
   /// Called on the leader's thread with every plan, before it is published (the step log).
   void set_plan_observer(std::function<void(const StepPlan&)> observer);
 
@@ -76,6 +80,7 @@ class Leader : public GenerationService {
   parallel::StepPublisher& publisher_;
   Scheduler scheduler_;
   std::function<void(const StepPlan&)> plan_observer_;
+  TraceRecorder* trace_ = nullptr;
 
   std::atomic<ServiceState> state_{ServiceState::kLoading};
   std::mutex dispatch_mutex_;  // one update at a time; taken before mutex_
