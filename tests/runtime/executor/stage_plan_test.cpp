@@ -149,6 +149,50 @@ TEST_P(StagePlanTest, LiveValuesDoNotOverlap) {
   }
 }
 
+/// Each layer's two sums go into the adds behind them; what their readers need decides what is
+/// shared.
+TEST_P(StagePlanTest, SumsOverRanksAreFusedWithTheAddBehindThem) {
+  using Readers = FusedReduce::Readers;
+  const bool has_fused_norms = GetParam();
+  for (const auto& [tp, pp] : {std::pair{2, 1}, {4, 2}, {1, 2}}) {
+    for (int rank = 0; rank < tp * pp; ++rank) {
+      const StagePlan plan = make_stage_plan(engine_->manifest(), {tp * pp, rank, tp, pp}, kLimits);
+      const auto num_layers = static_cast<size_t>(plan.last_layer - plan.first_layer);
+      ASSERT_EQ(plan.reduces.size(), tp == 1 ? 0 : 2 * num_layers);
+      EXPECT_EQ(plan.can_share_rows, tp > 1);
+      const engine::Op* last = nullptr;
+      for (const auto& op : plan.ops) {
+        EXPECT_NE(op.kind(), engine::ALL_REDUCE);
+        if (!plan.reduces.contains(op.name())) continue;
+        const Placement& part = plan.placements.at(op.inputs(1));
+        EXPECT_TRUE(part.is_part) << op.name();
+        EXPECT_EQ(part.cols, 64);
+        last = &op;
+      }
+      if (tp == 1) {
+        EXPECT_EQ(plan.part_bytes(), 0);
+        continue;
+      }
+      for (const auto& op : plan.ops) {
+        const auto reduce = plan.reduces.find(op.name());
+        if (reduce == plan.reduces.end()) continue;
+        // The last residual is sent on or selected from; without fused norms every norm reads it.
+        const bool is_kept = has_fused_norms && &op != last;
+        EXPECT_EQ(reduce->second.residual, is_kept ? Readers::kNone : Readers::kSomeOther)
+            << op.name();
+        EXPECT_EQ(reduce->second.norm, op.outputs_size() == 2 ? Readers::kLinears : Readers::kNone)
+            << op.name();
+        if (op.outputs_size() == 2) EXPECT_EQ(reduce->second.form, kernels::ActivationForm::kS8);
+      }
+      EXPECT_EQ(plan.part_cols, 64);
+      EXPECT_EQ(plan.row_granule, 1) << "64 codes are a line";
+      EXPECT_EQ(plan.long_part_bytes, kLimits.max_rows * 64 * 4);
+      EXPECT_LE(plan.short_part_bytes, plan.long_part_bytes);
+      EXPECT_EQ(plan.shared_conversion_bytes > 0, has_fused_norms);
+    }
+  }
+}
+
 TEST_P(StagePlanTest, LedgerAddsUp) {
   const auto one =
       make_memory_ledger(engine_->manifest(), 1, 1, kLimits, kernels::KvFormat::kF32, 10);
