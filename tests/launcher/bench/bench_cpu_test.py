@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -118,6 +119,35 @@ class BenchCpu(unittest.TestCase):
         (self.path / "bad.json").write_text('{"rows": [{"row": "x"}]}')
         result = bench_cpu("--peer-results", self.path / "bad.json", "--bin", BIN)
         self.assertIn("needs rows with row, peer, value and unit", result.stderr)
+
+    def test_a_peer_takes_the_same_load(self):
+        settings = ["parallel.tp_size=1", "server.port=0", "scheduling.max_context_tokens=1024"]
+        engine = subprocess.run(
+            [BIN / "llm-bench", "engine", "--shape", "tiny", "--engines", self.path / "engines"],
+            capture_output=True, text=True, check=True,
+        ).stdout.splitlines()[-1]
+        command = [BIN / "llm-worker", "--config", SCRIPT.parent.parent / "configs/demo.textproto"]
+        for setting in (f"engine={engine}", *settings):
+            command += ["--set", setting]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as peer:
+            try:
+                url = next(
+                    match.group(0)
+                    for line in peer.stderr
+                    if (match := re.search(r"http://[0-9.]+:[0-9]+", line))
+                )
+                result = bench_cpu(
+                    "--quick", "--shape", "tiny", "--bin", BIN, "--only", "serve", "--out",
+                    self.path / "out", "--engines", self.path / "engines", "--peer-url", url,
+                )
+            finally:
+                peer.kill()
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        rows = json.loads((self.path / "out" / "table.json").read_text())["rows"]
+        self.assertGreater(rows["serve_8_output_peer"]["value"], 0)
+        text = (self.path / "out" / "table.md").read_text()
+        ours = next(line for line in text.splitlines() if "64 out, output |" in line)
+        self.assertIn("(--peer-url)", ours)
 
     def test_programs_that_are_not_there_fail_their_steps(self):
         result = bench_cpu("--bin", self.path, "--only", "limits", "--out", self.path / "out")
