@@ -266,7 +266,7 @@ void add_rows(Report& report, const ServeOptions& options,
     };
     const bool occurs = std::any_of(runs.begin(), runs.end(),
                                     [&](const LoadStatistics& run) { return *count(run) > 0; });
-    if (!occurs) continue;
+    if (!occurs || static_cast<Outcome>(i) == Outcome::kInterrupted) continue;
     Parameters parameters = load;
     parameters.emplace_back("kind", outcome_name(static_cast<Outcome>(i)));
     add_row(report, runs, "errors", parameters, "req", Better::kLower, count);
@@ -300,6 +300,7 @@ ordered_json run_facts(const LoadResult& result, const LoadStatistics& statistic
   return {{"requests", result.records.size()},
           {"ok", statistics.num_ok},
           {"errors", describe_errors(statistics)},
+          {"cut_off", statistics.num_by_outcome[static_cast<size_t>(Outcome::kInterrupted)]},
           {"http_statuses", statuses},
           {"failures", failure_examples(result)},
           {"elapsed_s", result.elapsed_s},
@@ -324,11 +325,16 @@ ordered_json run_facts(const LoadResult& result, const LoadStatistics& statistic
 void print_run(const LoadResult& result, const LoadStatistics& statistics) {
   const ordered_json facts = run_facts(result, statistics);
   std::printf(
-      "%zu requests in %.1f s; errors: %s; prompt %.1f (%.1f cached) and output %.1f tokens each, "
+      "%zu requests in %.1f s%s; errors: %s; prompt %.1f (%.1f cached) and output %.1f tokens "
+      "each, "
       "%.2f an event%s; this client used %.1f %% of a core\n",
-      result.records.size(), result.elapsed_s, describe_errors(statistics).c_str(),
-      facts["prompt_tokens_mean"].get<double>(), facts["cached_tokens_mean"].get<double>(),
-      facts["output_tokens_mean"].get<double>(), facts["tokens_per_event"].get<double>(),
+      result.records.size(), result.elapsed_s,
+      result.is_interrupted
+          ? (", " + std::to_string(facts["cut_off"].get<int64_t>()) + " of them cut off").c_str()
+          : "",
+      describe_errors(statistics).c_str(), facts["prompt_tokens_mean"].get<double>(),
+      facts["cached_tokens_mean"].get<double>(), facts["output_tokens_mean"].get<double>(),
+      facts["tokens_per_event"].get<double>(),
       statistics.num_without_usage > 0 ? " (events counted: the server gives no usage)" : "",
       100 * client_share(result));
   for (const auto& [kind, message] : facts["failures"].items())

@@ -121,7 +121,7 @@ std::string describe_errors(const LoadStatistics& statistics) {
   std::string text;
   for (int i = 1; i < kNumOutcomes; ++i) {
     const int64_t count = statistics.num_by_outcome[static_cast<size_t>(i)];
-    if (count == 0) continue;
+    if (count == 0 || static_cast<Outcome>(i) == Outcome::kInterrupted) continue;
     text += (text.empty() ? "" : ", ") + std::to_string(count) + " " +
             outcome_name(static_cast<Outcome>(i));
     if (static_cast<Outcome>(i) != Outcome::kHttpStatus) continue;

@@ -87,7 +87,7 @@ std::optional<LatencySummary> summarize_latency(const std::vector<double>& milli
 
 LoadStatistics summarize_load(const LoadResult& result, const ServiceLevel& slo);
 
-/// "2 refused, 3 http_status (503: 3)"; "none".
+/// "2 refused, 3 http_status (503: 3)"; "none". What Ctrl-C cut off is no error.
 std::string describe_errors(const LoadStatistics& statistics);
 
 }  // namespace phalanx::bench

@@ -159,7 +159,8 @@ TEST(ServiceLevelTest, EachBoundCounts) {
 TEST(ServeStatisticsTest, ErrorsInWords) {
   LoadResult result;
   result.records = {bad(Outcome::kRefused), bad(Outcome::kHttpStatus, 503),
-                    bad(Outcome::kHttpStatus, 503), bad(Outcome::kHttpStatus, 400)};
+                    bad(Outcome::kHttpStatus, 503), bad(Outcome::kHttpStatus, 400),
+                    bad(Outcome::kInterrupted)};
   EXPECT_EQ(describe_errors(summarize_load(result, {})),
             "1 refused, 3 http_status (400: 1, 503: 2)");
   EXPECT_EQ(describe_errors(summarize_load({}, {})), "none");
