@@ -143,7 +143,9 @@ std::unique_ptr<kernels::PackedMatrix> GraphExecutor::pack(const Op& op) {
     }
   }
   if (linear.has_bias) spec.bias = bias.data();
-  return operators_.pack_matrix(spec);
+  auto matrix = operators_.pack_matrix(spec);
+  engine_->release_pages();
+  return matrix;
 }
 
 void GraphExecutor::bind_ops() {

@@ -29,6 +29,9 @@ class MappedEngine final : public EngineFile {
   }
   MatrixView matrix(const std::string& name) const override;
   std::span<const float> vector(const std::string& name) const override;
+  void release_pages() const override {
+    for (const auto& file : files_) file->release_pages();
+  }
 
  private:
   struct Entry {

@@ -46,6 +46,10 @@ class EngineFile {
   virtual const engine::Weight& weight(const std::string& name) const = 0;
   virtual MatrixView matrix(const std::string& name) const = 0;
   virtual std::span<const float> vector(const std::string& name) const = 0;
+
+  /// MappedFile::release_pages of all weight files: after packing, what was read of them need not
+  /// count as this process's memory.
+  virtual void release_pages() const = 0;
 };
 
 /// How many rows/columns tp_rank owns of a weight or value: [begin, end) along the cut axis in rows

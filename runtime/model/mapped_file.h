@@ -22,6 +22,10 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+
+  /// Takes the pages read so far out of this process; they stay in the file cache, and a later read
+  /// finds them there.
+  void release_pages() const;
   const std::string& path() const { return path_; }
 
  private:

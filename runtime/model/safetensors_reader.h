@@ -49,6 +49,7 @@ class SafetensorsFile {
 
   const std::string& path() const { return file_->path(); }
   std::span<const std::byte> bytes() const { return file_->bytes(); }
+  void release_pages() const { file_->release_pages(); }
   /// The length field and the JSON header, for hashing.
   std::span<const std::byte> header() const;
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
