@@ -145,8 +145,8 @@ void fill_defaults(config::WorkerConfig& config) {
   if (!kv.has_prefix_cache()) kv.set_prefix_cache(true);
 
   auto& scheduling = *config.mutable_scheduling();
-  if (!scheduling.has_max_step_tokens()) scheduling.set_max_step_tokens(1024);
-  if (!scheduling.has_max_chunk_tokens()) scheduling.set_max_chunk_tokens(256);
+  if (!scheduling.has_max_step_tokens()) scheduling.set_max_step_tokens(512);
+  if (!scheduling.has_max_chunk_tokens()) scheduling.set_max_chunk_tokens(128);
   if (!scheduling.has_max_sequences()) scheduling.set_max_sequences(64);
   if (!scheduling.has_max_waiting()) scheduling.set_max_waiting(1024);
   if (!scheduling.has_ageing_steps()) scheduling.set_ageing_steps(256);

@@ -25,8 +25,8 @@ std::string explain(const std::exception& error);
 class WorkerJob {
  public:
   /// Collective. Loads and allocates everything; returns when this rank could compute a step.
-  /// A failure ends the job (JobMonitor::fail) and does not return. `trace`: where this rank records
-  /// what it does, not owned; null: nowhere.
+  /// A failure ends the job (JobMonitor::fail) and does not return. `trace`: where this rank
+  /// records what it does, not owned; null: nowhere.
   WorkerJob(parallel::MpiSession& session, WorkerSetup setup, bool digest_logits,
             TraceRecorder* trace = nullptr);
   ~WorkerJob();

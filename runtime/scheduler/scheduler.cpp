@@ -9,8 +9,8 @@
 #include "runtime/base/check.h"
 #include "runtime/scheduler/admission.h"
 #include "runtime/scheduler/choose_victim.h"
-#include "runtime/scheduler/chunk_size.h"
 #include "runtime/scheduler/kv_pool.h"
+#include "runtime/scheduler/prefill_room.h"
 #include "runtime/scheduler/sequence.h"
 #include "runtime/scheduler/waiting_queue.h"
 
@@ -32,6 +32,7 @@ struct StepInFlight {
 struct Draft {
   StepPlan plan;
   int64_t budget = 0;                // rows left
+  PrefillRoom prefill_room;          // of them for prompts
   int64_t num_start_ids = 0;         // in the starts so far
   std::vector<Sequence*> sequences;  // of plan.sequences
 };
@@ -80,7 +81,6 @@ struct Scheduler::State {
       : config(c),
         pool(c.num_blocks, c.block_tokens, c.prefix_cache),
         queue(c.ageing_steps),
-        chunk_size{c.max_chunk_tokens, c.block_tokens},
         decide_admission{c.policy},
         running(static_cast<size_t>(c.pp_size)) {
     for (int64_t slot = c.max_sequences - 1; slot >= 0; --slot)
@@ -250,11 +250,10 @@ struct Scheduler::State {
     ++sequence->num_pending;
   }
 
-  void append_chunk(Draft* draft, Sequence* sequence) {
-    const bool has_company = num_decoding > 0 || config.pp_size > 1;
+  void append_chunk(Draft* draft, Sequence* sequence, bool others_wait) {
     const int64_t begin = sequence->num_computed;
     const int64_t remaining = sequence->num_known() - begin;
-    const int64_t rows = chunk_size(begin, remaining, draft->budget, has_company);
+    const int64_t rows = draft->prefill_room.take(begin, remaining, draft->budget, others_wait);
     SequencePlan& row = append(draft, sequence, rows);
     row.token_ids.assign(sequence->tokens.begin() + begin, sequence->tokens.begin() + begin + rows);
     if (!sequence->slot_started) {
@@ -288,11 +287,18 @@ struct Scheduler::State {
   }
 
   void plan_prefills(Draft* draft, size_t micro_batch) {
-    for (Sequence* sequence : running[micro_batch]) {
-      if (draft->budget == 0) break;
-      if (!sequence->slot_sampled) append_chunk(draft, sequence);
+    const std::vector<Sequence*>& line = running[micro_batch];
+    auto num_prompts = std::count_if(
+        line.begin(), line.end(), [](const Sequence* sequence) { return !sequence->slot_sampled; });
+    for (Sequence* sequence : line) {
+      if (draft->budget == 0 || !draft->prefill_room.has_room()) break;
+      if (sequence->slot_sampled) continue;
+      --num_prompts;
+      append_chunk(draft, sequence, num_prompts > 0 || anyone_waits());
     }
   }
+
+  bool anyone_waits() const { return queue.num_waiting() + queue.num_preempted() > 0; }
 
   // An equal share of all sequences for each micro-batch, rounded up. Who finds one full is
   // admitted to another: a full one has sequences that run, so the rotation goes on.
@@ -311,14 +317,15 @@ struct Scheduler::State {
   }
 
   void plan_admissions(Draft* draft, size_t micro_batch) {
-    while (draft->budget > 0 && !free_slots.empty() && !micro_batch_is_full(micro_batch)) {
+    while (draft->budget > 0 && draft->prefill_room.has_room() && !free_slots.empty() &&
+           !micro_batch_is_full(micro_batch)) {
       Sequence* sequence = queue.best(next_step);
       if (sequence == nullptr) return;
       switch (decide_admission(pool, num_running, reserved_blocks, next_step, sequence, &match)) {
         case Admission::kNow:
           if (!start_fits(draft, *sequence)) return;
           start_running(sequence, static_cast<uint32_t>(micro_batch), match);
-          append_chunk(draft, sequence);
+          append_chunk(draft, sequence, anyone_waits());
           break;
         case Admission::kLater:
           return;
@@ -343,6 +350,8 @@ struct Scheduler::State {
     const size_t micro_batch = next_step % static_cast<uint64_t>(config.pp_size);
     Draft draft;
     draft.budget = config.max_step_tokens;
+    draft.prefill_room = PrefillRoom(config.max_chunk_tokens, config.block_tokens,
+                                     num_decoding > 0 || config.pp_size > 1);
     draft.sequences.swap(draft_sequences);
     draft.sequences.clear();
     draft.plan.sequences.reserve(running[micro_batch].size() + 1);
@@ -442,7 +451,6 @@ struct Scheduler::State {
   SchedulerConfig config;
   KvPool pool;
   WaitingQueue queue;
-  ChunkSize chunk_size;
   ChooseVictim choose_victim;
   DecideAdmission decide_admission;
   std::unordered_map<RequestId, Sequence> sequences;  // every request that has not ended

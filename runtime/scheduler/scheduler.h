@@ -25,7 +25,7 @@ struct SchedulerConfig {
   int64_t num_blocks = 0;  ///< the global pool; block ids are [0, num_blocks)
   int64_t block_tokens = 32;
   int64_t max_step_tokens = 2048;     ///< token budget of a step
-  int64_t max_chunk_tokens = 512;     ///< cap of one sequence's prefill chunk while decodes run
+  int64_t max_chunk_tokens = 512;     ///< cap of a step's prefill chunks while decodes run
   int64_t max_sequences = 256;        ///< slots: sequences running at once (over all micro-batches)
   int64_t max_waiting = 1024;         ///< queue length; add() beyond it is kResourceExhausted
   int64_t max_context_tokens = 2048;  ///< prompt + output of one request
