@@ -32,6 +32,11 @@ namespace phalanx::kernels::cpu {
 ///     L = fma(L, x, l * y);  A[d] = fma(A[d], x, a[d] * y);  M = m'
 ///   result[d] = A[d] * (1 / L)
 ///
+/// With bf16 keys and values, q' and w are rounded to bf16 too (l is the sum of rounded w), and the
+/// chains go over pairs from even d and t on, as linear's for bf16 do: s = fma(x[i + 1], y[i + 1],
+/// s), then s = fma(x[i], y[i], s), denormals flushed to zero. A token that is not visible takes
+/// part in its pair as +0 * +0.
+///
 /// exp is vec16_math.h. Stored keys and values: f32 as they are; bf16 rounded to nearest even; int8
 /// as ActivationForm::kS8 with one group of head_dim. Slots outside the visible range are never
 /// read into a result, whatever they hold.

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cpu/attention_kernels.h"
 
@@ -20,6 +21,7 @@ constexpr int kBlocksOfPartition = static_cast<int>(kAttentionPartitionBlocks);
 struct F32Blocks {
   static constexpr int64_t kElementBytes = 4;
   static constexpr bool kScaled = false;
+  static constexpr bool kPaired = false;
   template <int kOdd>
   static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
     return Vec16::load(reinterpret_cast<const float*>(keys) + (d + kOdd) * kBlockTokens +
@@ -32,29 +34,25 @@ struct F32Blocks {
   }
 };
 
+/// Pairs of dimensions (keys) and of tokens (values) lie together: products take pairs of bf16.
 struct Bf16Blocks {
   static constexpr int64_t kElementBytes = 2;
   static constexpr bool kScaled = false;
-  template <int kOdd>
-  static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
-    return widen<kOdd>(reinterpret_cast<const uint16_t*>(keys) + d * kBlockTokens + half * 32);
+  static constexpr bool kPaired = true;
+  static Vec16 key_pairs(const std::byte* keys, int64_t d, int64_t half) {
+    return Vec16::load_pairs(reinterpret_cast<const uint16_t*>(keys) + d * kBlockTokens +
+                             half * 32);
   }
-  template <int kOdd>
-  static Vec16 value(const std::byte* values, int64_t t, int64_t chunk) {
-    return widen<kOdd>(reinterpret_cast<const uint16_t*>(values) + (chunk * kBlockTokens + t) * 16);
-  }
-
- private:
-  template <int kOdd>
-  static Vec16 widen(const uint16_t* pairs) {
-    if constexpr (kOdd == 0) return Vec16::load_bf16_even(pairs);
-    return Vec16::load_bf16_odd(pairs);
+  static Vec16 value_pairs(const std::byte* values, int64_t t, int64_t chunk) {
+    return Vec16::load_pairs(reinterpret_cast<const uint16_t*>(values) +
+                             (chunk * kBlockTokens + t) * 16);
   }
 };
 
 struct Int8Blocks {
   static constexpr int64_t kElementBytes = 1;
   static constexpr bool kScaled = true;
+  static constexpr bool kPaired = false;
   template <int kOdd>
   static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
     return Vec16::load_s8(reinterpret_cast<const int8_t*>(keys) + (d + kOdd) * kBlockTokens +
@@ -154,7 +152,13 @@ class TileWalk {
           tile_.q + pair / tile_.group_size * tile_.q_stride + pair % tile_.group_size * head_dim_;
       for (int64_t d = 0; d < head_dim_; d += 16) {
         const int64_t n = smaller(16, head_dim_ - d);
-        (Vec16::load_first(q + d, n) * scale).store_first(queries_ + i * head_dim_ + d, n);
+        const Vec16 scaled = Vec16::load_first(q + d, n) * scale;
+        if constexpr (Blocks::kPaired) {
+          // Whole vectors: the next row, or the room at the end, takes what is beyond head_dim.
+          rounded_to_bf16(scaled).store_bf16(query_codes_ + i * head_dim_ + d);
+        } else {
+          scaled.store_first(queries_ + i * head_dim_ + d, n);
+        }
       }
     }
   }
@@ -209,7 +213,8 @@ class TileWalk {
 
   /// Scores of the pairs against the blocks they see. A group of blocks stays in the first-level
   /// cache while all pairs pass over it.
-  void score() {
+  __attribute__((noinline)) void score() {
+    [[maybe_unused]] const Flush flush;
     const int64_t pairs = end_ - first_;
     const int64_t pairs_at_once = pairs >= 4 && kMaxPairs >= 4 ? 4 : pairs >= 2 ? 2 : 1;
     const int64_t group = smaller(kBlocksOfPartition, larger(1, kMaxBlocks / pairs_at_once));
@@ -246,11 +251,14 @@ class TileWalk {
 #pragma GCC unroll 8
       for (int j = 0; j < kBlocks * 2; ++j) sums[m][j] = Vec16::zero();
     }
-    const float* q = queries_ + i * head_dim_;
     for (int64_t d = 0; d < head_dim_; d += 2) {
       if (prefetching_) prefetch_values<kBlocks>(b, d);
-      add_dimension<kPairs, kBlocks, 0>(q, b, d, sums);
-      add_dimension<kPairs, kBlocks, 1>(q, b, d, sums);
+      if constexpr (Blocks::kPaired) {
+        add_dimension_pair<kPairs, kBlocks>(query_codes_ + i * head_dim_, b, d, sums);
+      } else {
+        add_dimension<kPairs, kBlocks, 0>(queries_ + i * head_dim_, b, d, sums);
+        add_dimension<kPairs, kBlocks, 1>(queries_ + i * head_dim_, b, d, sums);
+      }
     }
 #pragma GCC unroll 8
     for (int j = 0; j < kBlocks * 2; ++j) {
@@ -297,6 +305,26 @@ class TileWalk {
     }
   }
 
+  static uint32_t load_pair(const uint16_t* from) {
+    uint32_t pair;
+    __builtin_memcpy(&pair, from, sizeof(pair));
+    return pair;
+  }
+
+  template <int kPairs, int kBlocks>
+  void add_dimension_pair(const uint16_t* q, int64_t b, int64_t d,
+                          Vec16 (&sums)[kPairs][kBlocks * 2]) {
+    Vec16 keys[kBlocks * 2];
+#pragma GCC unroll 8
+    for (int j = 0; j < kBlocks * 2; ++j) keys[j] = Blocks::key_pairs(keys_[b + j / 2], d, j % 2);
+#pragma GCC unroll 4
+    for (int m = 0; m < kPairs; ++m) {
+      const Vec16 x = Vec16::broadcast_pair(load_pair(q + m * head_dim_ + d));
+#pragma GCC unroll 8
+      for (int j = 0; j < kBlocks * 2; ++j) sums[m][j] = dot_pairs(sums[m][j], x, keys[j]);
+    }
+  }
+
   // ------------------------------------------------------------------------------ weights ----
 
   /// Turns pair i's scores into weights exp(score - maximum), with the part's maximum and sum.
@@ -314,8 +342,13 @@ class TileWalk {
     const Vec16 maximum = Vec16::broadcast(part_maxima_[i]);
     Vec16 sum = Vec16::zero();
     for (int64_t v = first; v < end; ++v) {
-      const Vec16 weight = exp(Vec16::load(scores + v * 16) - maximum);
+      Vec16 weight = exp(Vec16::load(scores + v * 16) - maximum);
+      if constexpr (Blocks::kPaired) {
+        weight = rounded_to_bf16(weight);
+        weight.store_bf16(weight_codes_ + i * kPartitionTokens + v * 16);
+      }
       sum = sum + weight;
+      if constexpr (Blocks::kPaired) continue;
       if constexpr (Blocks::kScaled) {
         const Vec16 scale = Vec16::load(
             reinterpret_cast<const float*>(keys_[v / 2] + tile_.layout->value_scales_offset) +
@@ -332,7 +365,8 @@ class TileWalk {
 
   /// parts_[i] = sum of weight * value over the tokens pair i sees. Tokens that all pairs of a
   /// register tile see are walked together; the others before and after by each pair alone.
-  void gather_values() {
+  __attribute__((noinline)) void gather_values() {
+    [[maybe_unused]] const Flush flush;
     int64_t chunk = 0;
     if constexpr (kMaxChunks >= 8) {
       // Few pairs: more chunks, for enough independent sums. Many pairs: fewer, to keep registers.
@@ -367,7 +401,11 @@ class TileWalk {
     }
     // Positions ascend with the pairs, so spans do: the last pair starts last, the first ends
     // first.
-    const Span shared{spans_[i + kPairs - 1].first, spans_[i].end};
+    Span shared{spans_[i + kPairs - 1].first, spans_[i].end};
+    if constexpr (Blocks::kPaired && kPairs > 1) {  // no pair of tokens is taken apart
+      shared.first = (shared.first + 1) / 2 * 2;
+      shared.end = shared.end / 2 * 2;
+    }
     if constexpr (kPairs == 1) {
       gather<1, kChunks>(i, chunk, shared);
     } else if (shared.empty()) {
@@ -394,24 +432,68 @@ class TileWalk {
       for (int c = 0; c < kChunks; ++c) sums[m][c] = Vec16::load(parts + m * padded_ + c * 16);
     }
     for (int64_t b = span.first / kBlockTokens; b * kBlockTokens < span.end; ++b) {
-      const float* weights = scores_ + i * kPartitionTokens + b * kBlockTokens;
-      int64_t t = larger(0, span.first - b * kBlockTokens);
+      const int64_t first_weight = i * kPartitionTokens + b * kBlockTokens;
+      const int64_t t = larger(0, span.first - b * kBlockTokens);
       const int64_t end = smaller(kBlockTokens, span.end - b * kBlockTokens);
-      if (t % 2 != 0) {
-        add_token<kPairs, kChunks, 1>(weights, values_[b], t - 1, chunk, sums);
-        ++t;
+      if constexpr (Blocks::kPaired) {
+        gather_block_pairs<kPairs, kChunks>(weight_codes_ + first_weight, b, t, end, chunk, sums);
+      } else {
+        gather_block<kPairs, kChunks>(scores_ + first_weight, b, t, end, chunk, sums);
       }
-      for (; t + 2 <= end; t += 2) {
-        if (prefetching_) prefetch_next_keys<kChunks>(b, t, chunk);
-        add_token<kPairs, kChunks, 0>(weights, values_[b], t, chunk, sums);
-        add_token<kPairs, kChunks, 1>(weights, values_[b], t, chunk, sums);
-      }
-      if (t < end) add_token<kPairs, kChunks, 0>(weights, values_[b], t, chunk, sums);
     }
 #pragma GCC unroll 4
     for (int m = 0; m < kPairs; ++m) {
 #pragma GCC unroll 8
       for (int c = 0; c < kChunks; ++c) sums[m][c].store(parts + m * padded_ + c * 16);
+    }
+  }
+
+  /// Tokens [t, end) of block b.
+  template <int kPairs, int kChunks>
+  void gather_block(const float* weights, int64_t b, int64_t t, int64_t end, int64_t chunk,
+                    Vec16 (&sums)[kPairs][kChunks]) {
+    if (t % 2 != 0) {
+      add_token<kPairs, kChunks, 1>(weights, values_[b], t - 1, chunk, sums);
+      ++t;
+    }
+    for (; t + 2 <= end; t += 2) {
+      if (prefetching_) prefetch_next_keys<kChunks>(b, t, chunk);
+      add_token<kPairs, kChunks, 0>(weights, values_[b], t, chunk, sums);
+      add_token<kPairs, kChunks, 1>(weights, values_[b], t, chunk, sums);
+    }
+    if (t < end) add_token<kPairs, kChunks, 0>(weights, values_[b], t, chunk, sums);
+  }
+
+  /// The same by pairs. At the ends of a span a pair may be half visible: the
+  /// other token's weight is 0, and its values, whatever they are, are masked.
+  template <int kPairs, int kChunks>
+  void gather_block_pairs(const uint16_t* weights, int64_t b, int64_t t, int64_t end, int64_t chunk,
+                          Vec16 (&sums)[kPairs][kChunks]) {
+    if (t % 2 != 0) {
+      add_token_pair<kPairs, kChunks>(weights, values_[b], t - 1, chunk, sums, second_of_pairs);
+      ++t;
+    }
+    const auto whole = [](const Vec16& pairs) { return pairs; };
+    for (; t + 2 <= end; t += 2) {
+      if (prefetching_) prefetch_next_keys<kChunks>(b, t, chunk);
+      add_token_pair<kPairs, kChunks>(weights, values_[b], t, chunk, sums, whole);
+    }
+    if (t < end)
+      add_token_pair<kPairs, kChunks>(weights, values_[b], t, chunk, sums, first_of_pairs);
+  }
+
+  template <int kPairs, int kChunks, typename Mask>
+  void add_token_pair(const uint16_t* weights, const std::byte* block_values, int64_t t,
+                      int64_t chunk, Vec16 (&sums)[kPairs][kChunks], const Mask& mask) {
+    Vec16 values[kChunks];
+#pragma GCC unroll 8
+    for (int c = 0; c < kChunks; ++c)
+      values[c] = mask(Blocks::value_pairs(block_values, t, chunk + c));
+#pragma GCC unroll 4
+    for (int m = 0; m < kPairs; ++m) {
+      const Vec16 w = Vec16::broadcast_pair(load_pair(weights + m * kPartitionTokens + t));
+#pragma GCC unroll 8
+      for (int c = 0; c < kChunks; ++c) sums[m][c] = dot_pairs(sums[m][c], w, values[c]);
     }
   }
 
@@ -468,6 +550,12 @@ class TileWalk {
     }
   }
 
+  struct NoFlush {
+    NoFlush() {}
+    ~NoFlush() {}
+  };
+  using Flush = std::conditional_t<Blocks::kPaired, FlushScope, NoFlush>;
+
   // Register tiles: accumulators are pairs x 2 vectors of each block, or pairs x chunks.
   static constexpr int kMaxPairs = Vec16::kMaxAccumulators >= 16 ? 4 : 2;
   static constexpr int kMaxBlocks = Vec16::kMaxAccumulators / 2;  // pairs x blocks
@@ -488,7 +576,12 @@ class TileWalk {
   float sums_[kTilePairs];  // 0 until the pair has seen a partition
   float part_maxima_[kTilePairs];
   float part_sums_[kTilePairs];
-  alignas(64) float queries_[kTilePairs * kMaxHeadDim];      // [pair][head_dim], scaled
+  // Queries, scaled, [pair][head_dim]; then weights, [pair][token]: codes where products take
+  // pairs.
+  static constexpr int64_t kCodes = Blocks::kPaired ? kTilePairs * kMaxHeadDim + 16 : 1;
+  alignas(64) uint16_t query_codes_[kCodes];
+  alignas(64) uint16_t weight_codes_[Blocks::kPaired ? kTilePairs * kPartitionTokens : 1];
+  alignas(64) float queries_[Blocks::kPaired ? 1 : kTilePairs * kMaxHeadDim];
   alignas(64) float scores_[kTilePairs * kPartitionTokens];  // then weights
   alignas(64) float parts_[kTilePairs * kMaxHeadDim];        // [pair][padded], of this partition
   alignas(64) float totals_[kTilePairs * kMaxHeadDim];       // [pair][padded], merged so far

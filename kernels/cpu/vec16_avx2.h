@@ -27,10 +27,14 @@ struct Vec16 {
     return {_mm256_maskload_ps(from, first_lanes(n)),
             _mm256_maskload_ps(from + 8, first_lanes(n - 8))};
   }
-  static Vec16 load_bf16_even(const uint16_t* from) {
-    return {bf16_even(from), bf16_even(from + 16)};
+  static Vec16 load_pairs(const uint16_t* from) {
+    return {bits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))),
+            bits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 16)))};
   }
-  static Vec16 load_bf16_odd(const uint16_t* from) { return {bf16_odd(from), bf16_odd(from + 16)}; }
+  static Vec16 broadcast_pair(uint32_t pair) {
+    const __m256 both = bits(_mm256_set1_epi32(static_cast<int>(pair)));
+    return {both, both};
+  }
   static Vec16 load_s8(const int8_t* from) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
@@ -44,6 +48,11 @@ struct Vec16 {
   void store_first(float* to, int64_t n) const {
     _mm256_maskstore_ps(to, first_lanes(n), low);
     _mm256_maskstore_ps(to + 8, first_lanes(n - 8), high);
+  }
+  void store_bf16(uint16_t* to) const {
+    const __m256i packed = _mm256_packus_epi32(_mm256_srli_epi32(_mm256_castps_si256(low), 16),
+                                               _mm256_srli_epi32(_mm256_castps_si256(high), 16));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(packed, 0xd8));
   }
   void store_low_bytes(int8_t* to) const {
     alignas(32) int32_t bits[16];
@@ -71,15 +80,7 @@ struct Vec16 {
     const int bound = n < 0 ? 0 : n > 8 ? 8 : static_cast<int>(n);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(bound), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
-  static __m256 bf16_even(const uint16_t* from) {
-    return _mm256_castsi256_ps(
-        _mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)), 16));
-  }
-  static __m256 bf16_odd(const uint16_t* from) {
-    return _mm256_castsi256_ps(
-        _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),
-                         _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
-  }
+  static __m256 bits(__m256i value) { return _mm256_castsi256_ps(value); }
 };
 
 inline Vec16 operator+(const Vec16& a, const Vec16& b) {
@@ -97,6 +98,50 @@ inline Vec16 operator/(const Vec16& a, const Vec16& b) {
 inline Vec16 fma(const Vec16& a, const Vec16& b, const Vec16& c) {
   return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
 }
+/// Of eight pairs; vdpbf16ps when the processor flushes denormals.
+inline __m256 dot_eight_pairs(__m256 s, __m256 a, __m256 b) {
+  const __m256 second = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000U)));
+  const auto first = [](__m256 pairs) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+  };
+  s = _mm256_fmadd_ps(_mm256_and_ps(a, second), _mm256_and_ps(b, second), s);
+  return _mm256_fmadd_ps(first(a), first(b), s);
+}
+inline Vec16 dot_pairs(const Vec16& s, const Vec16& a, const Vec16& b) {
+  return {dot_eight_pairs(s.low, a.low, b.low), dot_eight_pairs(s.high, a.high, b.high)};
+}
+inline Vec16 first_of_pairs(const Vec16& a) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x0000ffff));
+  return {_mm256_and_ps(a.low, mask), _mm256_and_ps(a.high, mask)};
+}
+inline Vec16 second_of_pairs(const Vec16& a) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000U)));
+  return {_mm256_and_ps(a.low, mask), _mm256_and_ps(a.high, mask)};
+}
+inline Vec16 rounded_to_bf16(const Vec16& a) {
+  const auto half = [](__m256 value) {
+    const __m256i pattern = _mm256_castps_si256(value);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(pattern, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(_mm256_add_epi32(pattern, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i magnitude = _mm256_and_si256(pattern, _mm256_set1_epi32(0x7fffffff));
+    const __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+    const __m256i quiet = _mm256_or_si256(pattern, _mm256_set1_epi32(0x400000));
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(rounded, quiet, is_nan));
+  };
+  return second_of_pairs({half(a.low), half(a.high)});
+}
+struct FlushScope {
+  FlushScope() : mode_(_mm_getcsr()) {
+    constexpr unsigned kFlushToZero = 0x8000;
+    constexpr unsigned kDenormalsAreZero = 0x0040;
+    _mm_setcsr(mode_ | kFlushToZero | kDenormalsAreZero);
+  }
+  ~FlushScope() { _mm_setcsr(mode_); }
+
+ private:
+  unsigned mode_;
+};
 inline Vec16 max(const Vec16& a, const Vec16& b) {
   return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
 }

@@ -20,12 +20,11 @@ struct Vec16 {
   static Vec16 load_first(const float* from, int64_t n) {
     return {_mm512_maskz_loadu_ps(first_lanes(n), from)};
   }
-  static Vec16 load_bf16_even(const uint16_t* from) {
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(from), 16))};
+  static Vec16 load_pairs(const uint16_t* from) {
+    return {_mm512_castsi512_ps(_mm512_loadu_si512(from))};
   }
-  static Vec16 load_bf16_odd(const uint16_t* from) {
-    return {_mm512_castsi512_ps(_mm512_and_si512(
-        _mm512_loadu_si512(from), _mm512_set1_epi32(static_cast<int>(0xffff0000U))))};
+  static Vec16 broadcast_pair(uint32_t pair) {
+    return {_mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(pair)))};
   }
   static Vec16 load_s8(const int8_t* from) {
     return {_mm512_cvtepi32_ps(
@@ -34,6 +33,10 @@ struct Vec16 {
 
   void store(float* to) const { _mm512_storeu_ps(to, all); }
   void store_first(float* to, int64_t n) const { _mm512_mask_storeu_ps(to, first_lanes(n), all); }
+  void store_bf16(uint16_t* to) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(all), 16)));
+  }
   void store_low_bytes(int8_t* to) const {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                      _mm512_cvtepi32_epi8(_mm512_castps_si512(all)));
@@ -63,6 +66,32 @@ inline Vec16 operator/(const Vec16& a, const Vec16& b) { return {_mm512_div_ps(a
 inline Vec16 fma(const Vec16& a, const Vec16& b, const Vec16& c) {
   return {_mm512_fmadd_ps(a.all, b.all, c.all)};
 }
+inline Vec16 dot_pairs(const Vec16& s, const Vec16& a, const Vec16& b) {
+  return {_mm512_dpbf16_ps(s.all, (__m512bh)_mm512_castps_si512(a.all),
+                           (__m512bh)_mm512_castps_si512(b.all))};
+}
+inline Vec16 first_of_pairs(const Vec16& a) {
+  return {_mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(a.all), _mm512_set1_epi32(0x0000ffff)))};
+}
+inline Vec16 second_of_pairs(const Vec16& a) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.all),
+                                               _mm512_set1_epi32(static_cast<int>(0xffff0000U))))};
+}
+inline Vec16 rounded_to_bf16(const Vec16& a) {
+  const __m512i bits = _mm512_castps_si512(a.all);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+  const __mmask16 is_nan = _mm512_cmpgt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  return second_of_pairs({_mm512_castsi512_ps(_mm512_mask_mov_epi32(rounded, is_nan, quiet))});
+}
+/// vdpbf16ps flushes by itself.
+struct FlushScope {
+  FlushScope() {}
+  ~FlushScope() {}
+};
 inline Vec16 max(const Vec16& a, const Vec16& b) { return {_mm512_max_ps(a.all, b.all)}; }
 inline Vec16 min(const Vec16& a, const Vec16& b) { return {_mm512_min_ps(a.all, b.all)}; }
 inline Vec16 negate(const Vec16& a) { return {_mm512_xor_ps(a.all, _mm512_set1_ps(-0.0F))}; }

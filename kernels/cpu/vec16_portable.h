@@ -5,6 +5,9 @@
 #include <bit>
 #include <cstdint>
 
+#include "kernels/bf16_fma.h"
+#include "runtime/base/dtype.h"
+
 namespace phalanx::kernels::cpu {
 namespace {
 
@@ -33,12 +36,13 @@ struct Vec16 {
   static Vec16 load_first(const float* from, int64_t n) {
     return generate([&](int i) { return i < n ? from[i] : 0.0F; });
   }
-  /// Elements 0, 2, 4, ... (1, 3, 5, ... for odd) of 32 bf16 values.
-  static Vec16 load_bf16_even(const uint16_t* from) {
-    return generate(
-        [&](int i) { return std::bit_cast<float>(static_cast<uint32_t>(from[2 * i]) << 16); });
+  /// Sixteen pairs of bf16, as bit patterns: the first of a pair in the low half of a lane.
+  static Vec16 load_pairs(const uint16_t* from) {
+    return generate([&](int i) {
+      return std::bit_cast<float>(from[2 * i] | static_cast<uint32_t>(from[2 * i + 1]) << 16);
+    });
   }
-  static Vec16 load_bf16_odd(const uint16_t* from) { return load_bf16_even(from + 1); }
+  static Vec16 broadcast_pair(uint32_t pair) { return broadcast(std::bit_cast<float>(pair)); }
   static Vec16 load_s8(const int8_t* from) {
     return generate([&](int i) { return static_cast<float>(from[i]); });
   }
@@ -48,6 +52,12 @@ struct Vec16 {
   }
   void store_first(float* to, int64_t n) const {
     for (int i = 0; i < n; ++i) to[i] = lane[i];
+  }
+  /// The high halves of the bit patterns: the bf16 of what rounded_to_bf16() gives.
+  void store_bf16(uint16_t* to) const {
+    for (int i = 0; i < 16; ++i) {
+      to[i] = static_cast<uint16_t>(std::bit_cast<uint32_t>(lane[i]) >> 16);
+    }
   }
   /// The low 8 bits of each lane's bit pattern.
   void store_low_bytes(int8_t* to) const {
@@ -89,6 +99,37 @@ inline Vec16 operator/(const Vec16& a, const Vec16& b) {
 inline Vec16 fma(const Vec16& a, const Vec16& b, const Vec16& c) {
   return Vec16::generate([&](int i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
 }
+/// vdpbf16ps on pairs: s = fma(a's second, b's second, s), then fma(a's first, b's first, s), with
+/// denormals flushed to zero. Only where a FlushScope lives.
+inline Vec16 dot_pairs(const Vec16& s, const Vec16& a, const Vec16& b) {
+  return Vec16::generate([&](int i) {
+    const auto x = std::bit_cast<uint32_t>(a.lane[i]);
+    const auto y = std::bit_cast<uint32_t>(b.lane[i]);
+    const float odd = fma_flush_denormals(std::bit_cast<float>(x & 0xffff0000U),
+                                          std::bit_cast<float>(y & 0xffff0000U), s.lane[i]);
+    return fma_flush_denormals(std::bit_cast<float>(x << 16), std::bit_cast<float>(y << 16), odd);
+  });
+}
+/// Pairs whose other half is zero.
+inline Vec16 first_of_pairs(const Vec16& a) {
+  return Vec16::generate([&](int i) {
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(a.lane[i]) & 0x0000ffffU);
+  });
+}
+inline Vec16 second_of_pairs(const Vec16& a) {
+  return Vec16::generate([&](int i) {
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(a.lane[i]) & 0xffff0000U);
+  });
+}
+/// To the nearest bf16, ties to even, as f32; NaN stays NaN.
+inline Vec16 rounded_to_bf16(const Vec16& a) {
+  return Vec16::generate([&](int i) { return bf16_to_f32(f32_to_bf16(a.lane[i])); });
+}
+/// The processor flushes denormals while it lives, where dot_pairs needs that.
+struct FlushScope {
+  FlushScope() {}
+  ~FlushScope() {}
+};
 /// a > b ? a : b, so b when either is NaN.
 inline Vec16 max(const Vec16& a, const Vec16& b) {
   return Vec16::generate([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });

@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/bf16_fma.h"
 #include "kernels/reference/row_reference.h"
 #include "runtime/base/dtype.h"
 
@@ -113,6 +114,50 @@ struct Weighted {
   std::vector<float> values;
 };
 
+float round_to_bf16(float x) { return bf16_to_f32(f32_to_bf16(x)); }
+
+/// One step of a chain over pairs; null: the pair has no such element.
+float add_pair(const float* x, const float* y, bool has_first, bool has_second, float sum) {
+  sum = has_second ? fma_flush_denormals(x[1], y[1], sum) : fma_flush_denormals(0, 0, sum);
+  return has_first ? fma_flush_denormals(x[0], y[0], sum) : fma_flush_denormals(0, 0, sum);
+}
+
+float score_of(const std::vector<float>& q, const StoredRow& key, KvFormat format) {
+  float score = 0.0F;
+  if (format == KvFormat::kBf16) {
+    for (size_t d = 0; d < q.size(); d += 2)
+      score = add_pair(&q[d], &key.codes[d], true, true, score);
+    return score;
+  }
+  for (size_t d = 0; d < q.size(); ++d) score = std::fma(q[d], key.codes[d], score);
+  return score * key.scale;
+}
+
+/// values[d] = the chain over tokens [first, end) of weights[t - first] * their values.
+void gather(const std::vector<float>& weights, const KvLayerView& kv, const SequenceRows& s,
+            int64_t kv_head, int64_t first, int64_t end, std::vector<float>& values) {
+  std::vector<StoredRow> rows;
+  for (int64_t t = first; t < end; ++t) rows.push_back(load(kv, place(kv, s, kv_head, t, 1)));
+  for (size_t d = 0; d < values.size(); ++d) {
+    if (kv.format == KvFormat::kBf16) {
+      for (int64_t t = first / 2 * 2; t < end; t += 2) {
+        float w[2] = {};
+        float v[2] = {};
+        const bool visible[2] = {t >= first, t + 1 < end};
+        for (int64_t i = 0; i < 2; ++i) {
+          if (!visible[i]) continue;
+          w[i] = weights[static_cast<size_t>(t + i - first)];
+          v[i] = rows[static_cast<size_t>(t + i - first)].codes[d];
+        }
+        values[d] = add_pair(w, v, visible[0], visible[1], values[d]);
+      }
+      continue;
+    }
+    for (size_t t = 0; t < rows.size(); ++t)
+      values[d] = std::fma(weights[t] * rows[t].scale, rows[t].codes[d], values[d]);
+  }
+}
+
 /// One query over tokens [first, end) of one partition.
 Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, const SequenceRows& s,
                           int64_t kv_head, int64_t first, int64_t end) {
@@ -120,27 +165,23 @@ Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, co
   Weighted out;
   out.maximum = -std::numeric_limits<float>::infinity();
   for (int64_t t = first; t < end; ++t) {
-    const StoredRow key = load(kv, place(kv, s, kv_head, t, 0));
-    float score = 0.0F;
-    for (size_t d = 0; d < q.size(); ++d) score = std::fma(q[d], key.codes[d], score);
-    scores.push_back(score * key.scale);
+    scores.push_back(score_of(q, load(kv, place(kv, s, kv_head, t, 0)), kv.format));
     out.maximum = std::max(out.maximum, scores.back());
   }
   float lanes[16] = {};
-  out.values.assign(q.size(), 0.0F);
+  std::vector<float> weights;
   for (int64_t t = first; t < end; ++t) {
-    const float weight = exp(scores[static_cast<size_t>(t - first)] - out.maximum);
+    float weight = exp(scores[static_cast<size_t>(t - first)] - out.maximum);
+    if (kv.format == KvFormat::kBf16) weight = round_to_bf16(weight);
     lanes[t % 16] += weight;
-    const StoredRow value = load(kv, place(kv, s, kv_head, t, 1));
-    const float scaled = weight * value.scale;
-    for (size_t d = 0; d < q.size(); ++d) {
-      out.values[d] = std::fma(scaled, value.codes[d], out.values[d]);
-    }
+    weights.push_back(weight);
   }
   for (int half = 8; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
   }
   out.sum = lanes[0];
+  out.values.assign(q.size(), 0.0F);
+  gather(weights, kv, s, kv_head, first, end, out.values);
   return out;
 }
 
@@ -183,7 +224,10 @@ void attention(ConstRows q, std::span<const SequenceRows> sequences, const KvLay
       for (int64_t head = 0; head < params.num_query_heads; ++head) {
         const float* query = q.data + (s.first_row + r) * q.stride + head * kv.head_dim;
         std::vector<float> scaled(query, query + head_dim);
-        for (float& x : scaled) x *= params.scale;
+        for (float& x : scaled) {
+          x *= params.scale;
+          if (kv.format == KvFormat::kBf16) x = round_to_bf16(x);
+        }
         const int64_t kv_head = params.kv_head_of_query[head];
         Weighted total;
         for (int64_t base = oldest / kPartitionTokens * kPartitionTokens; base <= position;

@@ -245,18 +245,6 @@ TEST_P(AttentionFormats, ReplicatedKvHeadsGiveTheSameAsSharedOnes) {
             "");
 }
 
-TEST(AttentionBf16, IsAttentionOverRoundedKeysAndValues) {
-  AttentionShape shape{KvFormat::kBf16, 80, 1, {0, 0}, 0};
-  SequenceData data(shape, 300, 10, 0);
-  const auto cpu = best_backend();
-  const std::vector<float> stored_bf16 = attend_alone(*cpu, shape, data, kWhole);
-  for (auto* rows : {&data.k, &data.v}) {
-    for (float& x : *rows) x = bf16_to_f32(f32_to_bf16(x));
-  }
-  shape.format = KvFormat::kF32;
-  EXPECT_EQ(first_difference(attend_alone(*cpu, shape, data, kWhole), stored_bf16), "");
-}
-
 // --------------------------------------------------------------------------------- accuracy ----
 
 /// Largest |error| of a row relative to the row's largest |value|.
