@@ -10,6 +10,7 @@
 
 #include "launcher/bench/commands.h"
 #include "launcher/bench/stop_signal.h"
+#include "parallel/mpi_session.h"
 
 namespace phalanx::bench {
 namespace {
@@ -18,14 +19,6 @@ constexpr int kFailed = 1;
 constexpr int kWrongCommandLine = 2;
 
 const Flag kJson{"--json", "FILE", "", "also write the report there"};
-
-/// Under mpirun every rank runs this program; the first one speaks.
-bool is_first_rank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
-    if (const char* rank = std::getenv(name)) return std::strcmp(rank, "0") == 0;
-  }
-  return true;
-}
 
 void print_help() {
   std::cout << "llm-bench COMMAND [FLAG...]: measures, beside the limits of this machine\n\n";
@@ -38,7 +31,7 @@ void print_help() {
 }
 
 int complain(const Error& error, int status) {
-  if (is_first_rank()) std::cerr << "llm-bench: " << error.message << "\n";
+  if (parallel::is_first_rank_of_environment()) std::cerr << "llm-bench: " << error.message << "\n";
   return status;
 }
 
@@ -64,15 +57,15 @@ int run(const std::vector<std::string>& arguments) {
   }
   const auto options = BenchOptions::parse(rest, flags, found->max_places);
   if (!options.ok()) return complain(options.error(), kWrongCommandLine);
-  if (options->is_set("--json") && is_first_rank()) {
+  if (options->is_set("--json") && parallel::is_first_rank_of_environment()) {
     const Status writable = Report::check_writable(options->text("--json"));
     if (!writable.ok()) return complain(writable.error(), kFailed);
   }
-  Report report(arguments, is_first_rank());
+  Report report(arguments, parallel::is_first_rank_of_environment());
   Status status = found->run(*options, report);
   // What was measured before something failed is kept too.
   const bool has_report = status.ok() || !report.measurements().empty();
-  if (has_report && options->is_set("--json") && is_first_rank()) {
+  if (has_report && options->is_set("--json") && parallel::is_first_rank_of_environment()) {
     Status written = report.write_json(options->text("--json"));
     if (status.ok()) status = std::move(written);
   }

@@ -163,16 +163,8 @@ class Front {
   std::atomic<int> exit_status_{0};
 };
 
-/// Before MPI runs, mpirun's environment says who prints what concerns everybody.
-bool is_first_rank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
-    if (const char* rank = std::getenv(name)) return std::strcmp(rank, "0") == 0;
-  }
-  return true;
-}
-
 int usage_error(const std::string& message) {
-  if (!is_first_rank()) return kExitUsage;
+  if (!parallel::is_first_rank_of_environment()) return kExitUsage;
   std::cerr << "llm-worker: " << message << "\n";
   return kExitUsage;
 }

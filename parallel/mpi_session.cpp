@@ -9,6 +9,7 @@
 #include <climits>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <optional>
@@ -120,6 +121,13 @@ struct MpiSession::State {
   int local_rank = 0;
   int exceptions_at_start = std::uncaught_exceptions();
 };
+
+bool is_first_rank_of_environment() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+    if (const char* rank = std::getenv(name)) return std::strcmp(rank, "0") == 0;
+  }
+  return true;
+}
 
 MpiSession::MpiSession(int* argc, char*** argv, const MpiSessionOptions& options)
     : state_(std::make_unique<State>()) {

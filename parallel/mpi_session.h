@@ -13,6 +13,10 @@
 
 namespace phalanx::parallel {
 
+/// Before MPI runs, the launcher's environment says who prints what concerns everybody. True
+/// without one.
+bool is_first_rank_of_environment();
+
 struct MpiSessionOptions {
   /// For tests: gives each rank a made-up host, so that one machine behaves like several.
   std::function<std::string(int rank)> host_of_rank;

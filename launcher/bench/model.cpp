@@ -18,7 +18,6 @@
 #include "launcher/worker_config.h"
 #include "launcher/worker_job.h"
 #include "launcher/worker_setup.h"
-#include "runtime/builder/quantization_plan.h"
 
 namespace phalanx::bench {
 namespace {
@@ -28,27 +27,25 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kMaxTokens = int64_t{1} << 20;
 
 std::vector<Flag> flags() {
-  std::string names;
-  for (const std::string& name : model_shape_names()) names += (names.empty() ? "" : "|") + name;
-  return {{"--engine", "DIR", "", "the engine to measure; or"},
-          {"--shape", "NAME", "llama-3.2-1b", "random weights of a shape: " + names},
-          {"--weights", "FORMAT", "w8", "with --shape: f32, bf16, w8 or w4"},
-          {"--group-size", "N", "128", "with --shape: quantization group"},
-          {"--engines", "DIR", default_engine_directory(), "with --shape: where engines are kept"},
-          {"--prompt", "N,...", "512", "prompt lengths to measure prefill at; 0: none"},
-          {"--batch", "N,...", "1,8,32", "sequences to measure decode at; 0: none"},
-          {"--context", "N", "128", "tokens of each prompt before decode is measured"},
-          {"--new", "N", "64", "tokens that each sequence decodes"},
-          {"--threads", "N", "0", "of each rank; 0: the host's cores shared out"},
-          {"--tp", "N", "0", "tp_size; 0: all ranks of mpirun by pp_size"},
-          {"--pp", "N", "1", "pp_size"},
-          {"--kv", "FORMAT", "bf16", "KV cache: f32, bf16 or int8"},
-          {"--isa", "TIER", "auto", "auto, portable, avx2 or avx512"},
-          {"--step-tokens", "N", "1024", "tokens of a step at most"},
-          {"--pin", "", "", "bind threads to cores"},
-          {"--repetitions", "N", "5", "samples of each row"},
-          {"--trace", "FILE", "",
-           "a timeline for ui.perfetto.dev, and where a decode step's time goes"}};
+  std::vector<Flag> all = {{"--engine", "DIR", "", "the engine to measure, instead of a shape's"}};
+  for (Flag& flag : shape_flags()) all.push_back(std::move(flag));
+  const std::vector<Flag> own = {
+      {"--prompt", "N,...", "512", "prompt lengths to measure prefill at; 0: none"},
+      {"--batch", "N,...", "1,8,32", "sequences to measure decode at; 0: none"},
+      {"--context", "N", "128", "tokens of each prompt before decode is measured"},
+      {"--new", "N", "64", "tokens that each sequence decodes"},
+      {"--threads", "N", "0", "of each rank; 0: the host's cores shared out"},
+      {"--tp", "N", "0", "tp_size; 0: all ranks of mpirun by pp_size"},
+      {"--pp", "N", "1", "pp_size"},
+      {"--kv", "FORMAT", "bf16", "KV cache: f32, bf16 or int8"},
+      {"--isa", "TIER", "auto", "auto, portable, avx2 or avx512"},
+      {"--step-tokens", "N", "1024", "tokens of a step at most"},
+      {"--pin", "", "", "bind threads to cores"},
+      {"--repetitions", "N", "5", "samples of each row"},
+      {"--trace", "FILE", "",
+       "a timeline for ui.perfetto.dev, and where a decode step's time goes"}};
+  all.insert(all.end(), own.begin(), own.end());
+  return all;
 }
 
 /// What the flags ask for.
@@ -286,24 +283,10 @@ class ModelRun {
   std::mt19937 random_{std::random_device{}()};
 };
 
-Result<ShapeEngineRequest> shape_request(const BenchOptions& options) {
-  ShapeEngineRequest request;
-  PHALANX_ASSIGN_OR_RETURN(request.shape, options.one_of("--shape", model_shape_names()));
-  PHALANX_ASSIGN_OR_RETURN(request.weights,
-                           options.one_of("--weights", {"f32", "bf16", "w8", "w4"}));
-  PHALANX_ASSIGN_OR_RETURN(
-      request.group_size,
-      options.integer("--group-size", builder::kMinGroupSize, builder::kMaxGroupSize));
-  request.directory = options.text("--engines");
-  request.num_threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  request.shows_progress = true;
-  return request;
-}
-
 /// The engine's path, on every rank; the first one makes it when it is not there.
 Result<std::string> find_engine(parallel::MpiSession& session, const BenchOptions& options) {
   if (options.is_set("--engine")) return options.text("--engine");
-  PHALANX_ASSIGN_OR_RETURN(const ShapeEngineRequest request, shape_request(options));
+  PHALANX_ASSIGN_OR_RETURN(const ShapeEngineRequest request, read_shape_request(options));
   const auto path = session.rank() == 0 ? ensure_shape_engine(request) : shape_engine_path(request);
   PHALANX_RETURN_IF_ERROR(launcher::agree(session, path.ok() ? Status() : Status(path.error())));
   return path;

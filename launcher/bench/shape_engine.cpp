@@ -22,6 +22,7 @@
 #include "launcher/bench/stop_signal.h"
 #include "runtime/base/check.h"
 #include "runtime/builder/engine_builder.h"
+#include "runtime/builder/quantization_plan.h"
 #include "runtime/builder/safetensors_writer.h"
 #include "runtime/model/engine_file.h"
 
@@ -337,6 +338,29 @@ std::string default_engine_directory() {
     return std::string(cache) + "/phalanx/engines";
   const char* home = std::getenv("HOME");
   return std::string(home != nullptr ? home : ".") + "/.cache/phalanx/engines";
+}
+
+std::vector<Flag> shape_flags() {
+  std::string names;
+  for (const std::string& name : model_shape_names()) names += (names.empty() ? "" : "|") + name;
+  return {{"--shape", "NAME", "llama-3.2-1b", "random weights of a shape: " + names},
+          {"--weights", "FORMAT", "w8", "of the shape's engine: f32, bf16, w8 or w4"},
+          {"--group-size", "N", "128", "its quantization group, a power of two"},
+          {"--engines", "DIR", default_engine_directory(), "where such engines are kept"}};
+}
+
+Result<ShapeEngineRequest> read_shape_request(const BenchOptions& options) {
+  ShapeEngineRequest request;
+  PHALANX_ASSIGN_OR_RETURN(request.shape, options.one_of("--shape", model_shape_names()));
+  PHALANX_ASSIGN_OR_RETURN(request.weights,
+                           options.one_of("--weights", {"f32", "bf16", "w8", "w4"}));
+  PHALANX_ASSIGN_OR_RETURN(
+      request.group_size,
+      options.integer("--group-size", builder::kMinGroupSize, builder::kMaxGroupSize));
+  request.directory = options.text("--engines");
+  request.num_threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  request.shows_progress = true;
+  return request;
 }
 
 Result<std::string> shape_engine_path(const ShapeEngineRequest& request) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "launcher/bench/bench_options.h"
 #include "runtime/base/result.h"
 
 namespace phalanx::bench {
@@ -40,6 +41,11 @@ struct ShapeEngineRequest {
 
 /// $XDG_CACHE_HOME/phalanx/engines, or ~/.cache/phalanx/engines.
 std::string default_engine_directory();
+
+/// --shape, --weights, --group-size and --engines, and the request that they make, by all threads
+/// of the host and with progress. Errors as BenchOptions.
+std::vector<Flag> shape_flags();
+Result<ShapeEngineRequest> read_shape_request(const BenchOptions& options);
 
 /// The engine's path: <directory>/<shape>-<weights>[-g<group>].
 Result<std::string> shape_engine_path(const ShapeEngineRequest& request);
