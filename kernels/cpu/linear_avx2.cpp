@@ -7,6 +7,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/linear_loops.h"
+#include "kernels/cpu/vec16_avx2.h"
 
 namespace phalanx::kernels::cpu {
 namespace {
@@ -216,14 +217,9 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
-/// Round to nearest even by integer arithmetic; NaN stays NaN. 32-bit results, high half zero.
+/// 32-bit results, high half zero.
 inline __m256i round_to_bf16(__m256i bits) {
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-  const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
-  const __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
-  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
-  return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, is_nan), 16);
+  return _mm256_srli_epi32(round_high_halves(bits), 16);
 }
 
 /// Eight 32-bit values that fit 16 unsigned bits, as 16 bytes.

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/linear_loops.h"
+#include "kernels/cpu/vec16_avx512.h"
 
 namespace phalanx::kernels::cpu {
 namespace {
@@ -247,17 +248,6 @@ void multiply_quantized(const LinearTask& task) {
   multiply_panels(task, kKernels);
 }
 
-/// Round to nearest even by integer arithmetic: vcvtneps2bf16 would flush denormals.
-inline __m256i round_to_bf16(__m512i bits) {
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
-  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-  const __mmask16 is_nan = _mm512_cmpgt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
-  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-  return _mm512_cvtepi32_epi16(
-      _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, is_nan, quiet), 16));
-}
-
 inline __mmask16 first_lanes(int64_t count) {
   return count >= 16 ? 0xffff : static_cast<__mmask16>((1U << count) - 1U);
 }
@@ -269,7 +259,8 @@ void convert_bf16(const ConvertTask& task) {
     for (int64_t k = 0; k < task.num_cols; k += 16) {
       const __mmask16 mask = first_lanes(task.num_cols - k);
       const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, x + k));
-      _mm256_mask_storeu_epi16(out + k * 2, mask, round_to_bf16(bits));
+      _mm256_mask_storeu_epi16(
+          out + k * 2, mask, _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_high_halves(bits), 16)));
     }
   }
 }

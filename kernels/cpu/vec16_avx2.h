@@ -118,16 +118,19 @@ inline Vec16 second_of_pairs(const Vec16& a) {
   const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(0xffff0000U)));
   return {_mm256_and_ps(a.low, mask), _mm256_and_ps(a.high, mask)};
 }
+/// Bit patterns rounded to nearest even at bit 16; NaN stays NaN. What the low halves hold means
+/// nothing.
+inline __m256i round_high_halves(__m256i bits) {
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+  const __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  return _mm256_blendv_epi8(rounded, quiet, is_nan);
+}
 inline Vec16 rounded_to_bf16(const Vec16& a) {
   const auto half = [](__m256 value) {
-    const __m256i pattern = _mm256_castps_si256(value);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(pattern, 16), _mm256_set1_epi32(1));
-    const __m256i rounded =
-        _mm256_add_epi32(_mm256_add_epi32(pattern, _mm256_set1_epi32(0x7fff)), odd);
-    const __m256i magnitude = _mm256_and_si256(pattern, _mm256_set1_epi32(0x7fffffff));
-    const __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
-    const __m256i quiet = _mm256_or_si256(pattern, _mm256_set1_epi32(0x400000));
-    return _mm256_castsi256_ps(_mm256_blendv_epi8(rounded, quiet, is_nan));
+    return _mm256_castsi256_ps(round_high_halves(_mm256_castps_si256(value)));
   };
   return second_of_pairs({half(a.low), half(a.high)});
 }

@@ -78,14 +78,18 @@ inline Vec16 second_of_pairs(const Vec16& a) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.all),
                                                _mm512_set1_epi32(static_cast<int>(0xffff0000U))))};
 }
-inline Vec16 rounded_to_bf16(const Vec16& a) {
-  const __m512i bits = _mm512_castps_si512(a.all);
+/// Bit patterns rounded to nearest even at bit 16, by integer arithmetic, as vcvtneps2bf16 would
+/// flush denormals; NaN stays NaN. What the low halves hold means nothing.
+inline __m512i round_high_halves(__m512i bits) {
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
   const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
   const __mmask16 is_nan = _mm512_cmpgt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
   const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-  return second_of_pairs({_mm512_castsi512_ps(_mm512_mask_mov_epi32(rounded, is_nan, quiet))});
+  return _mm512_mask_mov_epi32(rounded, is_nan, quiet);
+}
+inline Vec16 rounded_to_bf16(const Vec16& a) {
+  return second_of_pairs({_mm512_castsi512_ps(round_high_halves(_mm512_castps_si512(a.all)))});
 }
 /// vdpbf16ps flushes by itself.
 struct FlushScope {

@@ -5,25 +5,21 @@
 #include <cmath>
 #include <numbers>
 
+#include "runtime/scheduler/hash64.h"
+
 namespace phalanx::bench {
 namespace {
 
 constexpr uint64_t kGamma = 0x9e3779b97f4a7c15ULL;
 
-uint64_t mix(uint64_t z) {
-  z = (z ^ (z >> 30U)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27U)) * 0x94d049bb133111ebULL;
-  return z ^ (z >> 31U);
-}
-
 }  // namespace
 
 ServeRandom::ServeRandom(uint64_t seed, uint64_t purpose, uint64_t index)
-    : state_(mix(mix(mix(seed + kGamma) + purpose + kGamma) + index + kGamma)) {}
+    : state_(mix64(mix64(mix64(seed + kGamma) + purpose + kGamma) + index + kGamma)) {}
 
 uint64_t ServeRandom::next() {
   state_ += kGamma;
-  return mix(state_);
+  return mix64(state_);
 }
 
 double ServeRandom::unit() { return static_cast<double>(next() >> 11U) * 0x1p-53; }

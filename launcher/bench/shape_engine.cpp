@@ -25,6 +25,8 @@
 #include "runtime/builder/quantization_plan.h"
 #include "runtime/builder/safetensors_writer.h"
 #include "runtime/model/engine_file.h"
+#include "runtime/scheduler/hash64.h"
+#include "runtime/server/tokenizer_byte_level.h"
 
 namespace phalanx::bench {
 namespace {
@@ -36,12 +38,7 @@ constexpr int64_t kNumSpecialTokens = 3;
 constexpr int64_t kChunkElements = int64_t{1} << 20;
 
 /// Bits of a counter (splitmix64): every element's number stands alone.
-uint64_t mix(uint64_t x) {
-  x += 0x9e3779b97f4a7c15ULL;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
-}
+uint64_t mix(uint64_t x) { return mix64(x + 0x9e3779b97f4a7c15ULL); }
 
 struct RandomTensor {
   std::string name;
@@ -153,21 +150,13 @@ Status write_weights(const std::string& path, const ModelShape& shape, int num_t
   return writer->finish();
 }
 
-/// "Ā"-like characters stand for bytes that do not print; letters and Ġ (a space) for themselves.
+/// The token of each byte.
 std::vector<std::string> byte_alphabet() {
   std::vector<std::string> characters;
-  int shifted = 256;
   for (int byte = 0; byte < 256; ++byte) {
-    const bool prints = (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte != 0xad);
-    const int code = prints ? byte : shifted++;
-    std::string text;
-    if (code < 0x80) {
-      text += static_cast<char>(code);
-    } else {
-      text += static_cast<char>(0xc0 | (code >> 6));
-      text += static_cast<char>(0x80 | (code & 0x3f));
-    }
-    characters.push_back(std::move(text));
+    const char plain = static_cast<char>(byte);
+    char character[kMaxByteLevelBytes];
+    characters.emplace_back(character, write_byte_level(character, {&plain, 1}));
   }
   return characters;
 }

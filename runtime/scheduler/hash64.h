@@ -1,5 +1,5 @@
 // A 64-bit hash over words and bytes: chains step plans and finds prefix-cache blocks. Used inside
-// runtime/scheduler.
+// runtime/scheduler; llm-bench draws its random numbers with mix64.
 #pragma once
 
 #include <cstddef>
