@@ -20,13 +20,11 @@ namespace phalanx::kernels::cpu {
 /// bits). Token t is visible when max(0, p - sliding_window + 1) <= t <= p.
 ///
 ///   q'[d] = q[d] * scale
-///   score[t] = fma chain over d of q'[d] * key[t][d]          (int8: chain over codes, * key
-///   scale) Each partition of 128 tokens, counted from the context's start, over its visible
-///   tokens:
+///   score[t] = fma chain over d of q'[d] * key[t][d]
+///   Each partition of 128 tokens, counted from the context's start, over its visible tokens:
 ///     m = max of score;  w[t] = exp(score[t] - m)
 ///     l = sum of w: lane i of 16 adds tokens t = i (mod 16), ascending; then lanes 8, 4, 2, 1
 ///     a[d] = fma chain over t ascending, from 0, of w[t] * value[t][d]
-///                                                            (int8: (w[t] * value scale) * code)
 ///   Partitions with a visible token, ascending: the first is taken as it is, then
 ///     m' = max(M, m);  x = exp(M - m');  y = exp(m - m')
 ///     L = fma(L, x, l * y);  A[d] = fma(A[d], x, a[d] * y);  M = m'
@@ -36,6 +34,9 @@ namespace phalanx::kernels::cpu {
 /// chains go over pairs from even d and t on, as linear's for bf16 do: s = fma(x[i + 1], y[i + 1],
 /// s), then s = fma(x[i], y[i], s), denormals flushed to zero. A token that is not visible takes
 /// part in its pair as +0 * +0.
+///
+/// With int8 the same chains go over codes, which are exact in bf16: score[t] = chain * key scale,
+/// and a[d] is the chain over bf16(w[t] * value scale) * code. Its l is the sum of w as it is.
 ///
 /// exp is vec16_math.h. Stored keys and values: f32 as they are; bf16 rounded to nearest even; int8
 /// as ActivationForm::kS8 with one group of head_dim. Slots outside the visible range are never

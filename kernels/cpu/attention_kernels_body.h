@@ -14,14 +14,14 @@ namespace {
 
 constexpr int64_t kVectorsOfPartition = kPartitionTokens / 16;
 constexpr int64_t kPrefetchPairs = 8;
+constexpr int64_t kLine = 64;
 constexpr int kBlocksOfPartition = static_cast<int>(kAttentionPartitionBlocks);
 
 // How each KV format is read: `key` is 16 tokens of dimension d + kOdd (d even), `value` 16
 // dimensions (chunk c) of token t + kOdd (t even).
 struct F32Blocks {
-  static constexpr int64_t kElementBytes = 4;
-  static constexpr bool kScaled = false;
   static constexpr bool kPaired = false;
+  static constexpr bool kCodes = false;
   template <int kOdd>
   static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
     return Vec16::load(reinterpret_cast<const float*>(keys) + (d + kOdd) * kBlockTokens +
@@ -36,9 +36,8 @@ struct F32Blocks {
 
 /// Pairs of dimensions (keys) and of tokens (values) lie together: products take pairs of bf16.
 struct Bf16Blocks {
-  static constexpr int64_t kElementBytes = 2;
-  static constexpr bool kScaled = false;
   static constexpr bool kPaired = true;
+  static constexpr bool kCodes = false;
   static Vec16 key_pairs(const std::byte* keys, int64_t d, int64_t half) {
     return Vec16::load_pairs(reinterpret_cast<const uint16_t*>(keys) + d * kBlockTokens +
                              half * 32);
@@ -49,20 +48,9 @@ struct Bf16Blocks {
   }
 };
 
-struct Int8Blocks {
-  static constexpr int64_t kElementBytes = 1;
-  static constexpr bool kScaled = true;
-  static constexpr bool kPaired = false;
-  template <int kOdd>
-  static Vec16 key(const std::byte* keys, int64_t d, int64_t half) {
-    return Vec16::load_s8(reinterpret_cast<const int8_t*>(keys) + (d + kOdd) * kBlockTokens +
-                          half * 16);
-  }
-  template <int kOdd>
-  static Vec16 value(const std::byte* values, int64_t t, int64_t chunk) {
-    return Vec16::load_s8(reinterpret_cast<const int8_t*>(values) +
-                          (chunk * kBlockTokens + t + kOdd) * 16);
-  }
+/// Codes of a partition are widened first, which is exact, and read as bf16 from there.
+struct Int8Blocks : Bf16Blocks {
+  static constexpr bool kCodes = true;
 };
 
 /// Tokens [first, end) of a partition that a query sees.
@@ -187,25 +175,69 @@ class TileWalk {
       return false;
     }
     // Blocks before every window are not read.
-    for (int64_t b = first_token / kBlockTokens; b * kBlockTokens < end_token; ++b) {
+    first_block_ = first_token / kBlockTokens;
+    end_block_ = (end_token + kBlockTokens - 1) / kBlockTokens;
+    for (int64_t b = first_block_; b < end_block_; ++b) {
       const int64_t id = tile_.block_table[partition * kAttentionPartitionBlocks + b];
-      keys_[b] = tile_.blocks + id * tile_.block_stride;
-      values_[b] = keys_[b] + tile_.layout->values_offset;
+      blocks_[b] = tile_.blocks + id * tile_.block_stride;
     }
-    // Many pairs work long on what they load; few wait for memory, and blocks lie anywhere in it.
-    prefetching_ = end_ - first_ <= kPrefetchPairs;
-    if (prefetching_) find_next_keys(partition + 1);
+    plan_fetching(partition + 1);
     return true;
   }
 
-  void find_next_keys(int64_t partition) {
+  // ------------------------------------------------------------------------------ fetching ----
+
+  /// Blocks lie anywhere in memory, and few pairs would wait for them: those of the next partition
+  /// are fetched while this one is walked, some lines with every step of the inner loops. Many pairs
+  /// work long on what they load.
+  void plan_fetching(int64_t partition) {
+    num_ahead_ = 0;
+    lines_a_step_ = 0;
+    if (end_ - first_ > kPrefetchPairs || partition >= tile_.end_partition) return;
     const int64_t last_position =
         tile_.first_position + (tile_.first_pair + tile_.num_pairs - 1) / tile_.group_size;
-    for (int64_t b = 0; b < kAttentionPartitionBlocks; ++b) {
-      const int64_t block = partition * kAttentionPartitionBlocks + b;
-      const bool exists = partition < tile_.end_partition && block * kBlockTokens <= last_position;
-      next_keys_[b] =
-          exists ? tile_.blocks + tile_.block_table[block] * tile_.block_stride : nullptr;
+    const int64_t first = partition * kAttentionPartitionBlocks;
+    for (int64_t block = first; block < first + kAttentionPartitionBlocks; ++block) {
+      if (block * kBlockTokens > last_position) break;
+      ahead_[num_ahead_++] = tile_.blocks + tile_.block_table[block] * tile_.block_stride;
+    }
+    if (num_ahead_ == 0) return;
+    const int64_t lines = num_ahead_ * tile_.layout->bytes / kLine;
+    const int64_t steps = head_dim_ / 2 + (num_chunks_ + 7) / 8 * (kPartitionTokens / 2);
+    lines_a_step_ = (lines + steps - 1) / steps;
+    start_block_ahead();
+  }
+
+  void start_block_ahead() {
+    fetch_at_ = ahead_[--num_ahead_];
+    fetch_end_ = fetch_at_ + tile_.layout->bytes;
+  }
+
+  void fetch_ahead() {
+    for (int64_t line = 0; line < lines_a_step_; ++line) {
+      __builtin_prefetch(fetch_at_, 0, 2);
+      fetch_at_ += kLine;
+      if (fetch_at_ != fetch_end_) continue;
+      if (num_ahead_ == 0) {
+        lines_a_step_ = 0;
+      } else {
+        start_block_ahead();
+      }
+    }
+  }
+
+  /// Points keys_ (or values_) at the stored elements, or at what their codes are widened to.
+  void open_keys() { open(keys_, 0, head_dim_); }
+  void open_values() { open(values_, tile_.layout->values_offset, padded_); }
+
+  void open(const std::byte** parts, int64_t offset, int64_t dimensions) {
+    for (int64_t b = first_block_; b < end_block_; ++b) {
+      parts[b] = blocks_[b] + offset;
+      if constexpr (Blocks::kCodes) {
+        uint16_t* wide = widened_ + b * kBlockTokens * dimensions;
+        widen_codes(reinterpret_cast<const int8_t*>(parts[b]), kBlockTokens * dimensions, wide);
+        parts[b] = reinterpret_cast<const std::byte*>(wide);
+      }
     }
   }
 
@@ -214,6 +246,7 @@ class TileWalk {
   /// Scores of the pairs against the blocks they see. A group of blocks stays in the first-level
   /// cache while all pairs pass over it.
   __attribute__((noinline)) void score() {
+    open_keys();
     [[maybe_unused]] const Flush flush;
     const int64_t pairs = end_ - first_;
     const int64_t pairs_at_once = pairs >= 4 && kMaxPairs >= 4 ? 4 : pairs >= 2 ? 2 : 1;
@@ -252,7 +285,7 @@ class TileWalk {
       for (int j = 0; j < kBlocks * 2; ++j) sums[m][j] = Vec16::zero();
     }
     for (int64_t d = 0; d < head_dim_; d += 2) {
-      if (prefetching_) prefetch_values<kBlocks>(b, d);
+      fetch_ahead();
       if constexpr (Blocks::kPaired) {
         add_dimension_pair<kPairs, kBlocks>(query_codes_ + i * head_dim_, b, d, sums);
       } else {
@@ -264,28 +297,15 @@ class TileWalk {
     for (int j = 0; j < kBlocks * 2; ++j) {
       float* out = scores_ + i * kPartitionTokens + b * kBlockTokens + j * 16;
       Vec16 scale = Vec16::zero();
-      if constexpr (Blocks::kScaled) {
+      if constexpr (Blocks::kCodes) {
         scale = Vec16::load(
-            reinterpret_cast<const float*>(keys_[b + j / 2] + tile_.layout->key_scales_offset) +
+            reinterpret_cast<const float*>(blocks_[b + j / 2] + tile_.layout->key_scales_offset) +
             j % 2 * 16);
       }
 #pragma GCC unroll 4
       for (int m = 0; m < kPairs; ++m) {
-        if constexpr (Blocks::kScaled) sums[m][j] = sums[m][j] * scale;
+        if constexpr (Blocks::kCodes) sums[m][j] = sums[m][j] * scale;
         sums[m][j].store(out + m * kPartitionTokens);
-      }
-    }
-  }
-
-  /// The part of the values as far into them as dimensions d and d + 1 are into the keys.
-  template <int kBlocks>
-  void prefetch_values(int64_t b, int64_t d) const {
-    constexpr int64_t kBytes = 2 * kBlockTokens * Blocks::kElementBytes;
-#pragma GCC unroll 4
-    for (int j = 0; j < kBlocks; ++j) {
-#pragma GCC unroll 4
-      for (int64_t line = 0; line < kBytes; line += 64) {
-        __builtin_prefetch(values_[b + j] + d / 2 * kBytes + line, 0, 2);
       }
     }
   }
@@ -343,20 +363,25 @@ class TileWalk {
     Vec16 sum = Vec16::zero();
     for (int64_t v = first; v < end; ++v) {
       Vec16 weight = exp(Vec16::load(scores + v * 16) - maximum);
-      if constexpr (Blocks::kPaired) {
+      if constexpr (Blocks::kCodes) {
+        sum = sum + weight;
+        const Vec16 scale = Vec16::load(
+            reinterpret_cast<const float*>(blocks_[v / 2] + tile_.layout->value_scales_offset) +
+            v % 2 * 16);
+        rounded_to_bf16(weight * scale).store_bf16(weight_codes_ + i * kPartitionTokens + v * 16);
+      } else if constexpr (Blocks::kPaired) {
         weight = rounded_to_bf16(weight);
         weight.store_bf16(weight_codes_ + i * kPartitionTokens + v * 16);
-      }
-      sum = sum + weight;
-      if constexpr (Blocks::kPaired) continue;
-      if constexpr (Blocks::kScaled) {
-        const Vec16 scale = Vec16::load(
-            reinterpret_cast<const float*>(keys_[v / 2] + tile_.layout->value_scales_offset) +
-            v % 2 * 16);
-        (weight * scale).store(scores + v * 16);
+        sum = sum + weight;
       } else {
         weight.store(scores + v * 16);
+        sum = sum + weight;
       }
+    }
+    if constexpr (Blocks::kCodes) {  // nobody knows the scales of tokens that are not visible
+      uint16_t* codes = weight_codes_ + i * kPartitionTokens;
+      for (int64_t t = first * 16; t < span.first; ++t) codes[t] = 0;
+      for (int64_t t = span.end; t < end * 16; ++t) codes[t] = 0;
     }
     part_sums_[i] = sum.sum();
   }
@@ -366,6 +391,7 @@ class TileWalk {
   /// parts_[i] = sum of weight * value over the tokens pair i sees. Tokens that all pairs of a
   /// register tile see are walked together; the others before and after by each pair alone.
   __attribute__((noinline)) void gather_values() {
+    open_values();
     [[maybe_unused]] const Flush flush;
     int64_t chunk = 0;
     if constexpr (kMaxChunks >= 8) {
@@ -457,7 +483,7 @@ class TileWalk {
       ++t;
     }
     for (; t + 2 <= end; t += 2) {
-      if (prefetching_) prefetch_next_keys<kChunks>(b, t, chunk);
+      fetch_ahead();
       add_token<kPairs, kChunks, 0>(weights, values_[b], t, chunk, sums);
       add_token<kPairs, kChunks, 1>(weights, values_[b], t, chunk, sums);
     }
@@ -475,7 +501,7 @@ class TileWalk {
     }
     const auto whole = [](const Vec16& pairs) { return pairs; };
     for (; t + 2 <= end; t += 2) {
-      if (prefetching_) prefetch_next_keys<kChunks>(b, t, chunk);
+      fetch_ahead();
       add_token_pair<kPairs, kChunks>(weights, values_[b], t, chunk, sums, whole);
     }
     if (t < end)
@@ -494,23 +520,6 @@ class TileWalk {
       const Vec16 w = Vec16::broadcast_pair(load_pair(weights + m * kPartitionTokens + t));
 #pragma GCC unroll 8
       for (int c = 0; c < kChunks; ++c) sums[m][c] = dot_pairs(sums[m][c], w, values[c]);
-    }
-  }
-
-  /// The part of the next partition's keys as far into them as tokens t and t + 1 of these chunks
-  /// are into the values.
-  template <int kChunks>
-  void prefetch_next_keys(int64_t b, int64_t t, int64_t chunk) const {
-    if (next_keys_[b] == nullptr) return;
-    constexpr int64_t kBytes = 2 * 16 * Blocks::kElementBytes;
-#pragma GCC unroll 8
-    for (int c = 0; c < kChunks; ++c) {
-#pragma GCC unroll 2
-      for (int64_t line = 0; line < kBytes; line += 64) {
-        __builtin_prefetch(
-            next_keys_[b] + ((chunk + c) * kBlockTokens + t) * 16 * Blocks::kElementBytes + line, 0,
-            2);
-      }
     }
   }
 
@@ -567,10 +576,16 @@ class TileWalk {
   const int64_t num_chunks_;
   int64_t first_ = 0;  // pairs [first_, end_) see something of the partition at hand
   int64_t end_ = 0;
-  bool prefetching_ = false;
-  const std::byte* next_keys_[kBlocksOfPartition];  // of the next partition, null where none
+  int64_t first_block_ = 0;  // blocks of the partition that some pair sees
+  int64_t end_block_ = 0;
+  const std::byte* blocks_[kBlocksOfPartition];
   const std::byte* keys_[kBlocksOfPartition];
   const std::byte* values_[kBlocksOfPartition];
+  const std::byte* ahead_[kBlocksOfPartition];  // blocks of the next partition still to be fetched
+  int64_t num_ahead_ = 0;
+  int64_t lines_a_step_ = 0;  // of the block now fetched
+  const std::byte* fetch_at_ = nullptr;
+  const std::byte* fetch_end_ = nullptr;
   Span spans_[kTilePairs];
   float maxima_[kTilePairs];
   float sums_[kTilePairs];  // 0 until the pair has seen a partition
@@ -578,9 +593,10 @@ class TileWalk {
   float part_sums_[kTilePairs];
   // Queries, scaled, [pair][head_dim]; then weights, [pair][token]: codes where products take
   // pairs.
-  static constexpr int64_t kCodes = Blocks::kPaired ? kTilePairs * kMaxHeadDim + 16 : 1;
-  alignas(64) uint16_t query_codes_[kCodes];
+  static constexpr int64_t kQueryCodes = Blocks::kPaired ? kTilePairs * kMaxHeadDim + 16 : 1;
+  alignas(64) uint16_t query_codes_[kQueryCodes];
   alignas(64) uint16_t weight_codes_[Blocks::kPaired ? kTilePairs * kPartitionTokens : 1];
+  alignas(64) uint16_t widened_[Blocks::kCodes ? kPartitionTokens * kMaxHeadDim : 1];
   alignas(64) float queries_[Blocks::kPaired ? 1 : kTilePairs * kMaxHeadDim];
   alignas(64) float scores_[kTilePairs * kPartitionTokens];  // then weights
   alignas(64) float parts_[kTilePairs * kMaxHeadDim];        // [pair][padded], of this partition

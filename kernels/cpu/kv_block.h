@@ -8,14 +8,11 @@
 
 namespace phalanx::kernels::cpu {
 
-/// Keys lie so that a vector holds 16 tokens of one dimension, values so that it holds 16
-/// dimensions of one token (E elements of the format, D head_dim, P padded_head_dim, t token, d
-/// dimension):
-///   f32   keys [D][32]          values [P/16][32][16]
-///   int8  keys [D][32]          values [P/16][32][16]      then f32 key scales [32], value scales
-///   [32] bf16  keys [D/2][32][2]     values [P/16][16][16][2]   pairs of dimensions, pairs of
-///   tokens:
-///         a vector of 32 widens to two of 16 by one shift or mask each
+/// Keys lie so that a vector holds 16 tokens of one dimension (or pair of dimensions), values so
+/// that it holds 16 dimensions of one token (or pair of tokens). D is head_dim, P padded_head_dim:
+///   f32         keys [D][32]         values [P/16][32][16]
+///   bf16, int8  keys [D/2][32][2]    values [P/16][16][16][2]
+///   int8 then has f32 key scales [32] and value scales [32].
 /// Dimensions D..P-1 of values are never written and never read into a result.
 struct KvBlockLayout {
   int64_t head_dim = 0;
@@ -33,14 +30,12 @@ inline constexpr int64_t kMaxHeadDim = 256;
 
 /// Where element (t, d) of the keys or values lies, in elements from their start.
 constexpr int64_t key_index(KvFormat format, int64_t t, int64_t d) {
-  if (format == KvFormat::kBf16) return (d / 2 * kBlockTokens + t) * 2 + d % 2;
-  return d * kBlockTokens + t;
+  if (format == KvFormat::kF32) return d * kBlockTokens + t;
+  return (d / 2 * kBlockTokens + t) * 2 + d % 2;
 }
 constexpr int64_t value_index(KvFormat format, int64_t t, int64_t d) {
-  if (format == KvFormat::kBf16) {
-    return d / 16 * 16 * kBlockTokens + t / 2 * 32 + d % 16 * 2 + t % 2;
-  }
-  return (d / 16 * kBlockTokens + t) * 16 + d % 16;
+  if (format == KvFormat::kF32) return (d / 16 * kBlockTokens + t) * 16 + d % 16;
+  return d / 16 * 16 * kBlockTokens + t / 2 * 32 + d % 16 * 2 + t % 2;
 }
 
 }  // namespace phalanx::kernels::cpu

@@ -35,11 +35,6 @@ struct Vec16 {
     const __m256 both = bits(_mm256_set1_epi32(static_cast<int>(pair)));
     return {both, both};
   }
-  static Vec16 load_s8(const int8_t* from) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
-  }
 
   void store(float* to) const {
     _mm256_storeu_ps(to, low);
@@ -133,6 +128,14 @@ inline Vec16 rounded_to_bf16(const Vec16& a) {
     return _mm256_castsi256_ps(round_high_halves(_mm256_castps_si256(value)));
   };
   return second_of_pairs({half(a.low), half(a.high)});
+}
+inline void widen_codes(const int8_t* codes, int64_t n, uint16_t* bf16) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i));
+    const Vec16 wide{_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+    wide.store_bf16(bf16 + i);
+  }
 }
 struct FlushScope {
   FlushScope() : mode_(_mm_getcsr()) {

@@ -26,10 +26,6 @@ struct Vec16 {
   static Vec16 broadcast_pair(uint32_t pair) {
     return {_mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(pair)))};
   }
-  static Vec16 load_s8(const int8_t* from) {
-    return {_mm512_cvtepi32_ps(
-        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))};
-  }
 
   void store(float* to) const { _mm512_storeu_ps(to, all); }
   void store_first(float* to, int64_t n) const { _mm512_mask_storeu_ps(to, first_lanes(n), all); }
@@ -90,6 +86,16 @@ inline __m512i round_high_halves(__m512i bits) {
 }
 inline Vec16 rounded_to_bf16(const Vec16& a) {
   return second_of_pairs({_mm512_castsi512_ps(round_high_halves(_mm512_castps_si512(a.all)))});
+}
+inline void widen_codes(const int8_t* codes, int64_t n, uint16_t* bf16) {
+  const auto sixteen = [](const int8_t* from) {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  };
+  for (int64_t i = 0; i < n; i += 32) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(sixteen(codes + i + 16), sixteen(codes + i));
+    _mm512_storeu_si512(bf16 + i, (__m512i)both);
+  }
 }
 /// vdpbf16ps flushes by itself.
 struct FlushScope {

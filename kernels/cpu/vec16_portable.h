@@ -43,9 +43,6 @@ struct Vec16 {
     });
   }
   static Vec16 broadcast_pair(uint32_t pair) { return broadcast(std::bit_cast<float>(pair)); }
-  static Vec16 load_s8(const int8_t* from) {
-    return generate([&](int i) { return static_cast<float>(from[i]); });
-  }
 
   void store(float* to) const {
     for (int i = 0; i < 16; ++i) to[i] = lane[i];
@@ -124,6 +121,10 @@ inline Vec16 second_of_pairs(const Vec16& a) {
 /// To the nearest bf16, ties to even, as f32; NaN stays NaN.
 inline Vec16 rounded_to_bf16(const Vec16& a) {
   return Vec16::generate([&](int i) { return bf16_to_f32(f32_to_bf16(a.lane[i])); });
+}
+/// bf16 of n codes, exactly; n is a multiple of 32.
+inline void widen_codes(const int8_t* codes, int64_t n, uint16_t* bf16) {
+  for (int64_t i = 0; i < n; ++i) bf16[i] = f32_to_bf16(static_cast<float>(codes[i]));
 }
 /// The processor flushes denormals while it lives, where dot_pairs needs that.
 struct FlushScope {

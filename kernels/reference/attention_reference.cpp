@@ -124,13 +124,13 @@ float add_pair(const float* x, const float* y, bool has_first, bool has_second, 
 
 float score_of(const std::vector<float>& q, const StoredRow& key, KvFormat format) {
   float score = 0.0F;
-  if (format == KvFormat::kBf16) {
+  if (format != KvFormat::kF32) {
     for (size_t d = 0; d < q.size(); d += 2)
       score = add_pair(&q[d], &key.codes[d], true, true, score);
-    return score;
+    return score * key.scale;
   }
   for (size_t d = 0; d < q.size(); ++d) score = std::fma(q[d], key.codes[d], score);
-  return score * key.scale;
+  return score;
 }
 
 /// values[d] = the chain over tokens [first, end) of weights[t - first] * their values.
@@ -139,22 +139,23 @@ void gather(const std::vector<float>& weights, const KvLayerView& kv, const Sequ
   std::vector<StoredRow> rows;
   for (int64_t t = first; t < end; ++t) rows.push_back(load(kv, place(kv, s, kv_head, t, 1)));
   for (size_t d = 0; d < values.size(); ++d) {
-    if (kv.format == KvFormat::kBf16) {
+    if (kv.format != KvFormat::kF32) {
       for (int64_t t = first / 2 * 2; t < end; t += 2) {
         float w[2] = {};
         float v[2] = {};
         const bool visible[2] = {t >= first, t + 1 < end};
         for (int64_t i = 0; i < 2; ++i) {
           if (!visible[i]) continue;
-          w[i] = weights[static_cast<size_t>(t + i - first)];
-          v[i] = rows[static_cast<size_t>(t + i - first)].codes[d];
+          const StoredRow& row = rows[static_cast<size_t>(t + i - first)];
+          w[i] = round_to_bf16(weights[static_cast<size_t>(t + i - first)] * row.scale);
+          v[i] = row.codes[d];
         }
         values[d] = add_pair(w, v, visible[0], visible[1], values[d]);
       }
       continue;
     }
     for (size_t t = 0; t < rows.size(); ++t)
-      values[d] = std::fma(weights[t] * rows[t].scale, rows[t].codes[d], values[d]);
+      values[d] = std::fma(weights[t], rows[t].codes[d], values[d]);
   }
 }
 
@@ -226,7 +227,7 @@ void attention(ConstRows q, std::span<const SequenceRows> sequences, const KvLay
         std::vector<float> scaled(query, query + head_dim);
         for (float& x : scaled) {
           x *= params.scale;
-          if (kv.format == KvFormat::kBf16) x = round_to_bf16(x);
+          if (kv.format != KvFormat::kF32) x = round_to_bf16(x);
         }
         const int64_t kv_head = params.kv_head_of_query[head];
         Weighted total;

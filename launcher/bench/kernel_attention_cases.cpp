@@ -93,6 +93,7 @@ class AttentionCase final : public KernelCase {
     }
     const auto tokens = static_cast<double>(std::accumulate(seen.begin(), seen.end(), int64_t{0}));
     cost_.ops = 4 * pairs * static_cast<double>(queries_.outputs().num_cols());
+    cost_.peak = pool_->view().format == KvFormat::kF32 ? PeakKind::kF32 : PeakKind::kBf16;
     cost_.bytes = tokens * pool_->bytes_per_token() + 2 * queries_.outputs().bytes();
     cost_.footprint_bytes =
         static_cast<double>(pool_->view().num_blocks * kBlockTokens) * pool_->bytes_per_token();
