@@ -17,7 +17,7 @@ constexpr size_t kMaxTextBytes = size_t{64} << 20;
 constexpr std::string_view kMetaspace = "\xE2\x96\x81";  // U+2581
 
 // Whether the pipeline (a component or a sequence of them) has a component of this type.
-bool mentions_type(const nlohmann::json& component, std::string_view type) {
+bool mentions_type(const FileJson& component, std::string_view type) {
   if (component.is_array()) {
     return std::any_of(component.begin(), component.end(),
                        [&](const auto& part) { return mentions_type(part, type); });
@@ -72,7 +72,7 @@ Result<std::shared_ptr<const Tokenizer>> Tokenizer::load(const std::string& path
 }
 
 Result<std::shared_ptr<const Tokenizer>> Tokenizer::parse(std::string_view json) {
-  PHALANX_ASSIGN_OR_RETURN(const nlohmann::json document, parse_json(json));
+  PHALANX_ASSIGN_OR_RETURN(const FileJson document, parse_json(json));
   const JsonField root(document, "");
   PHALANX_RETURN_IF_ERROR(root.expect_object());
   if (const JsonField version = root["version"]; !version.is_null()) {

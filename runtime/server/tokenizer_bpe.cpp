@@ -43,9 +43,17 @@ bool BpeModel::Workspace::is_large() const {
 }
 
 std::optional<int32_t> BpeModel::token_id(std::string_view token) const {
-  const auto found = ids_.find(token);
-  if (found == ids_.end()) return std::nullopt;
-  return found->second;
+  const int32_t id = slots_[find_slot(token, hash_token(token))].id;
+  return id < 0 ? std::nullopt : std::optional(id);
+}
+
+size_t BpeModel::find_slot(std::string_view token, uint32_t hash) const {
+  const size_t mask = slots_.size() - 1;  // half of them stay empty
+  for (size_t i = hash & mask;; i = (i + 1) & mask) {
+    const TokenSlot& slot = slots_[i];
+    if (slot.id < 0) return i;
+    if (slot.hash == hash && tokens_[static_cast<size_t>(slot.id)] == token) return i;
+  }
 }
 
 const std::string* BpeModel::token(int32_t id) const {

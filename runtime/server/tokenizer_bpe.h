@@ -8,7 +8,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -81,6 +80,10 @@ class BpeModel {
     uint32_t rank = 0;
     int32_t new_id = 0;
   };
+  struct TokenSlot {
+    uint32_t hash = 0;
+    int32_t id = -1;  // none
+  };
   static constexpr uint64_t kNoPair = ~uint64_t{0};
   static constexpr uint64_t bigram_key(char32_t left, char32_t right) {
     return (uint64_t{left} << 32) | right;
@@ -89,9 +92,14 @@ class BpeModel {
     key *= 0x9E3779B97F4A7C15ULL;
     return key ^ (key >> 29);
   }
+  static uint32_t hash_token(std::string_view token) {
+    return static_cast<uint32_t>(std::hash<std::string_view>{}(token));
+  }
   static constexpr size_t kDirectCodePoints = 0x10000;
 
   BpeModel() = default;
+  /// Index of the slot of `token`, or of the empty one where it would go.
+  size_t find_slot(std::string_view token, uint32_t hash) const;
   Status read_vocabulary(const JsonField& field);
   Status read_merges(const JsonField& field);
   Status read_options(const JsonField& field);
@@ -109,8 +117,8 @@ class BpeModel {
   std::vector<std::string> tokens_;  // by id
   std::vector<bool> is_present_;     // by id: the vocabulary has it
   size_t num_tokens_ = 0;
-  std::unordered_map<std::string_view, int32_t> ids_;  // views into tokens_
-  std::vector<Merge> merges_;                          // open addressing, a power of two
+  std::vector<TokenSlot> slots_;  // ids by token: open addressing, a power of two
+  std::vector<Merge> merges_;     // open addressing, a power of two
   size_t merge_mask_ = 0;
   std::vector<int32_t> character_ids_;  // by code point; -1: not a token
   // Pairs of characters that stand side by side inside some token: open addressing. A long word is

@@ -15,7 +15,7 @@ struct MergeText {
 };
 
 // "a b" or ["a", "b"].
-Result<MergeText> merge_text(const nlohmann::json& entry, const JsonField& field, size_t index) {
+Result<MergeText> merge_text(const FileJson& entry, const JsonField& field, size_t index) {
   if (entry.is_string()) {
     const std::string_view text = entry.get_ref<const std::string&>();
     const size_t space = text.find(' ');
@@ -35,7 +35,7 @@ Result<MergeText> merge_text(const nlohmann::json& entry, const JsonField& field
 
 Status BpeModel::read_vocabulary(const JsonField& field) {
   PHALANX_RETURN_IF_ERROR(field.expect_object());
-  const nlohmann::json& vocabulary = field.json();
+  const FileJson& vocabulary = field.json();
   int64_t max_id = -1;
   for (const auto& item : vocabulary.items()) {
     const JsonField entry(item.value(), field.path() + "['" + item.key() + "']");
@@ -44,7 +44,7 @@ Status BpeModel::read_vocabulary(const JsonField& field) {
   }
   tokens_.resize(static_cast<size_t>(max_id + 1));
   is_present_.resize(static_cast<size_t>(max_id + 1));
-  ids_.reserve(vocabulary.size());
+  slots_.assign(std::bit_ceil(vocabulary.size() * 2 + 2), TokenSlot{});
   for (const auto& item : vocabulary.items()) {
     const auto id = item.value().get<int32_t>();
     const auto index = static_cast<size_t>(id);
@@ -52,9 +52,12 @@ Status BpeModel::read_vocabulary(const JsonField& field) {
       return field.invalid("id " + std::to_string(id) + " is used by '" + tokens_[index] +
                            "' and by '" + item.key() + "'");
     }
+    const uint32_t hash = hash_token(item.key());
+    TokenSlot& slot = slots_[find_slot(item.key(), hash)];
+    if (slot.id >= 0) return field.invalid("the token '" + item.key() + "' is there twice");
+    slot = {hash, id};
     tokens_[index] = item.key();
     is_present_[index] = true;
-    ids_.emplace(tokens_[index], id);
   }
   num_tokens_ = vocabulary.size();
   return {};
@@ -62,14 +65,14 @@ Status BpeModel::read_vocabulary(const JsonField& field) {
 
 Status BpeModel::read_merges(const JsonField& field) {
   if (!field.json().is_array()) return field.invalid("must be an array");
-  const nlohmann::json& entries = field.json();
+  const FileJson& entries = field.json();
   const size_t slots = std::bit_ceil(entries.size() * 2 + 2);
   merges_.assign(slots, Merge{});
   merge_mask_ = slots - 1;
   uint32_t rank = 0;
   std::string merged;
   for (size_t i = 0; i < entries.size(); ++i) {
-    const nlohmann::json& entry = entries[i];
+    const FileJson& entry = entries[i];
     if (entry.is_string() && entry.get_ref<const std::string&>().starts_with("#version")) continue;
     PHALANX_ASSIGN_OR_RETURN(const MergeText text, merge_text(entry, field, i));
     const std::string_view tail = prefix_.empty() || !text.right.starts_with(prefix_)
@@ -112,11 +115,12 @@ Status BpeModel::read_options(const JsonField& field) {
 
 void BpeModel::index_characters() {
   character_ids_.assign(kDirectCodePoints, -1);
-  for (const auto& [token, id] : ids_) {
+  for (size_t id = 0; id < tokens_.size(); ++id) {
+    const std::string& token = tokens_[id];
     if (token.empty()) continue;
     const Utf8Char c = read_utf8(token, 0);
     if (c.num_bytes == token.size() && c.code_point < kDirectCodePoints)
-      character_ids_[c.code_point] = id;
+      character_ids_[c.code_point] = static_cast<int32_t>(id);
   }
   for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
     constexpr char kDigits[] = "0123456789ABCDEF";
@@ -130,7 +134,7 @@ void BpeModel::index_bigrams() {
   // With affixes a token's text is not its characters; with ignore_merges a whole word counts.
   if (!prefix_.empty() || !suffix_.empty() || ignore_merges_) return;
   std::vector<uint64_t> pairs;
-  for (const auto& [token, id] : ids_) {
+  for (const std::string& token : tokens_) {
     char32_t previous = 0;
     for (size_t i = 0; i < token.size();) {
       const Utf8Char c = read_utf8(token, i);

@@ -12,7 +12,7 @@
 namespace phalanx {
 namespace {
 
-const nlohmann::json kNull;
+const FileJson kNull;
 
 // The parser itself does not recurse, but everything that walks its result does.
 Status check_depth(std::string_view text, size_t max_depth) {
@@ -40,18 +40,6 @@ Status check_depth(std::string_view text, size_t max_depth) {
   return {};
 }
 
-template <typename Json>
-Result<Json> parse(std::string_view text, size_t max_depth) {
-  PHALANX_RETURN_IF_ERROR(check_depth(text, max_depth));
-  try {
-    return Json::parse(text.begin(), text.end());
-  } catch (const nlohmann::json::parse_error& error) {
-    return data_loss("JSON, byte " + std::to_string(error.byte) + ": " + error.what());
-  } catch (const nlohmann::json::exception& error) {
-    return data_loss(std::string("JSON: ") + error.what());
-  }
-}
-
 }  // namespace
 
 Result<std::string> read_text_file(const std::string& path, size_t max_bytes) {
@@ -73,12 +61,15 @@ Result<std::string> read_text_file(const std::string& path, size_t max_bytes) {
   return text;
 }
 
-Result<nlohmann::json> parse_json(std::string_view text, size_t max_depth) {
-  return parse<nlohmann::json>(text, max_depth);
-}
-
-Result<nlohmann::ordered_json> parse_ordered_json(std::string_view text, size_t max_depth) {
-  return parse<nlohmann::ordered_json>(text, max_depth);
+Result<FileJson> parse_json(std::string_view text, size_t max_depth) {
+  PHALANX_RETURN_IF_ERROR(check_depth(text, max_depth));
+  try {
+    return FileJson::parse(text.begin(), text.end());
+  } catch (const FileJson::parse_error& error) {
+    return data_loss("JSON, byte " + std::to_string(error.byte) + ": " + error.what());
+  } catch (const FileJson::exception& error) {
+    return data_loss(std::string("JSON: ") + error.what());
+  }
 }
 
 JsonField JsonField::operator[](std::string_view key) const {

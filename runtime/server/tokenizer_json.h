@@ -14,20 +14,36 @@
 
 namespace phalanx {
 
+/// A JSON object in the order of its file. Big ones (a vocabulary) are appended to without looking
+/// whether a key comes twice: whoever reads those checks. In small ones the last of equal keys
+/// stays, as in nlohmann::json.
+template <typename Key, typename T, typename IgnoredLess, typename Allocator>
+struct FileObject : nlohmann::ordered_map<Key, T, IgnoredLess, Allocator> {
+  using Ordered = nlohmann::ordered_map<Key, T, IgnoredLess, Allocator>;
+  using Ordered::Ordered;
+  static constexpr size_t kMostSearched = 64;
+
+  T& operator[](const Key& key) {
+    if (this->size() < kMostSearched) return Ordered::operator[](key);
+    this->emplace_back(key, T{});
+    return this->back().second;
+  }
+};
+
+using FileJson = nlohmann::basic_json<FileObject>;
+
 /// Bytes of a regular file of at most `max_bytes`. Errors: kNotFound, kIoError, kInvalidArgument.
 Result<std::string> read_text_file(const std::string& path, size_t max_bytes);
 
 /// Errors: kDataLoss with the byte offset; nesting deeper than `max_depth` is one of them.
-Result<nlohmann::json> parse_json(std::string_view text, size_t max_depth = 64);
-Result<nlohmann::ordered_json> parse_ordered_json(std::string_view text, size_t max_depth = 64);
+Result<FileJson> parse_json(std::string_view text, size_t max_depth = 64);
 
 /// A JSON value and where it stands in its file ("model.vocab"). Refers to the document: keep that.
 class JsonField {
  public:
-  JsonField(const nlohmann::json& value, std::string path)
-      : value_(&value), path_(std::move(path)) {}
+  JsonField(const FileJson& value, std::string path) : value_(&value), path_(std::move(path)) {}
 
-  const nlohmann::json& json() const { return *value_; }
+  const FileJson& json() const { return *value_; }
   const std::string& path() const { return path_; }
   bool is_null() const { return value_->is_null(); }
 
@@ -52,7 +68,7 @@ class JsonField {
   Error refuse(std::string_view what) const;
 
  private:
-  const nlohmann::json* value_;
+  const FileJson* value_;
   std::string path_;
 };
 

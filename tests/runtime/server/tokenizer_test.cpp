@@ -107,5 +107,31 @@ TEST(Tokenizer, EveryDecoderDecodesLikeTheReferenceLibrary) {
   }
 }
 
+/// A vocabulary of `size` tokens "t0", "t1", ..., and then `last`.
+std::string file_with_vocabulary(int size, const std::string& last) {
+  std::string text = R"({"version":"1.0","model":{"type":"BPE","merges":[],"vocab":{)";
+  for (int i = 0; i < size; ++i) {
+    text += "\"t" + std::to_string(i) + "\":" + std::to_string(i) + ",";
+  }
+  return text + last + "}}}";
+}
+
+TEST(Tokenizer, RefusesATokenOrAnIdThatIsThereTwice) {
+  // Small objects and big ones are read in different ways.
+  const auto whole = Tokenizer::parse(file_with_vocabulary(1000, R"("end":1000)"));
+  ASSERT_TRUE(whole.ok()) << whole.error().message;
+  EXPECT_EQ((*whole)->token_id("t999"), 999);
+  EXPECT_EQ((*whole)->token_id("end"), 1000);
+  EXPECT_EQ((*whole)->token_id("t1000"), std::nullopt);
+
+  const auto same_token = Tokenizer::parse(file_with_vocabulary(1000, R"("t7":1000)"));
+  ASSERT_FALSE(same_token.ok());
+  EXPECT_EQ(same_token.error().message, "model.vocab: the token 't7' is there twice");
+
+  const auto same_id = Tokenizer::parse(file_with_vocabulary(1000, R"("end":7)"));
+  ASSERT_FALSE(same_id.ok());
+  EXPECT_EQ(same_id.error().message, "model.vocab: id 7 is used by 't7' and by 'end'");
+}
+
 }  // namespace
 }  // namespace phalanx
