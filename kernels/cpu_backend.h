@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/operators.h"
 #include "runtime/base/trace_recorder.h"
@@ -27,8 +28,9 @@ struct CpuBackendOptions {
   IsaTier isa_tier = best_isa_tier();  ///< at most best_isa_tier()
   bool spin = true;                    ///< false when ranks x threads exceed the cores: then
                                        ///< waiting threads sleep at once instead of spinning
-  bool pin_threads = false;            ///< bind thread i to an allowed core of its own
-  int first_core = 0;                  ///< thread i's: the (first_core + i)-th, round and round
+  std::vector<int> cpus;               ///< thread i is bound to cpus[i]; empty: none is
+  std::vector<int> memory_nodes;       ///< NUMA nodes of the cpus the threads run on; over several,
+                                       ///< what allocate() gives is spread evenly
   WorkCounter* work = nullptr;         ///< not owned; counts pieces inside operators, or null
   TraceRecorder* trace = nullptr;      ///< not owned; records what each thread does, or null
 };

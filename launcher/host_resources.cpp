@@ -126,19 +126,12 @@ cpu_set_t cpuset_cores() {
   return affinity();
 }
 
-CoreChoice choose_cores(const CoreFacts& facts, int asked) {
-  CoreChoice choice;
-  const int share = std::max(1, facts.cpuset_cores / facts.local_size);
-  choice.num_threads = asked > 0               ? asked
-                       : facts.bound_by_mpirun ? share
-                                               : std::min(share, facts.bound_cores);
-  choice.widens = facts.bound_by_mpirun && facts.bound_cores < choice.num_threads;
-  choice.spins = choice.num_threads * facts.local_size <= facts.cpuset_cores &&
-                 (choice.widens || choice.num_threads <= facts.bound_cores);
-  // Ranks that may run anywhere take turns; one that was given cores of its own begins with those.
-  const bool is_free = choice.widens || facts.bound_cores >= facts.cpuset_cores;
-  choice.first_core = is_free ? facts.local_rank * choice.num_threads : 0;
-  return choice;
+std::vector<int> list_of(const cpu_set_t& cores) {
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &cores)) cpus.push_back(cpu);
+  }
+  return cpus;
 }
 
 }  // namespace phalanx::launcher

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <vector>
 
 namespace phalanx::launcher {
 
@@ -44,26 +45,7 @@ cpu_set_t affinity();
 /// Cores it could run on if nobody had bound it: those of its cpuset (or all, without one).
 cpu_set_t cpuset_cores();
 
-/// How many threads a rank runs, and where.
-struct CoreChoice {
-  int num_threads = 1;
-  bool widens = false;  ///< the rank must leave the binding that mpirun gave it
-  bool spins = false;   ///< all ranks' threads together do not outnumber the host's cores
-  int first_core = 0;   ///< when threads are pinned: index of the first, among the allowed cores
-};
-
-/// What is known of the cores when the choice is made.
-struct CoreFacts {
-  int cpuset_cores = 1;          ///< of the cpuset, and at most the quota
-  int bound_cores = 1;           ///< of the affinity mask at start
-  bool bound_by_mpirun = false;  ///< by mpirun's default, not by the user's or the scheduler's will
-  int local_size = 1;            ///< ranks on this host
-  int local_rank = 0;
-};
-
-/// `asked` threads, or for 0 a rank's equal share of the host. A mask that a user (taskset) or a
-/// job scheduler (Slurm) set is kept, and bounds the automatic choice; mpirun's own default of one
-/// core a rank is not.
-CoreChoice choose_cores(const CoreFacts& facts, int asked);
+/// The processors of a mask, ascending.
+std::vector<int> list_of(const cpu_set_t& cores);
 
 }  // namespace phalanx::launcher

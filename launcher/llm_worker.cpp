@@ -121,12 +121,14 @@ class Front {
                  "  url        %s  (OpenAI API under /v1, a chat page at /)\n"
                  "  model      %s (%s), %s weights\n"
                  "  topology   tp_size %d x pp_size %d on %zu rank%s; %s\n"
+                 "  cores      %s\n"
                  "  kv cache   %lld tokens, %s, prefix cache %s\n",
                  PHALANX_VERSION, seconds, server_->url().c_str(), setup.model_name.c_str(),
                  manifest.model().architecture().c_str(), manifest.provenance().weights().c_str(),
                  setup.topology.tp_size, setup.topology.pp_size,
                  static_cast<size_t>(setup.topology.world_size),
                  setup.topology.world_size > 1 ? "s" : "", job_.describe().c_str(),
+                 setup.cores.c_str(),
                  static_cast<long long>(setup.executor.num_kv_blocks * kernels::kBlockTokens),
                  kernels::kv_format_name(setup.executor.kv_format),
                  setup.scheduler.prefix_cache ? "on" : "off");

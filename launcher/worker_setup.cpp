@@ -11,9 +11,12 @@
 #include <limits>
 #include <sstream>
 
+#include "launcher/core_placement.h"
 #include "launcher/host_resources.h"
+#include "launcher/machine_topology.h"
 #include "launcher/worker_config.h"
 #include "runtime/base/check.h"
+#include "runtime/base/log.h"
 #include "runtime/executor/memory_ledger.h"
 
 namespace phalanx::launcher {
@@ -141,36 +144,83 @@ Status check_same_engine(parallel::MpiSession& session, const model::EngineFile&
   return {};
 }
 
-Result<kernels::CpuBackendOptions> choose_cpu(parallel::MpiSession& session,
-                                              const config::WorkerConfig& config) {
-  kernels::CpuBackendOptions cpu;
+/// The world's ranks on this host, in order.
+std::vector<int> ranks_of_host(const parallel::MpiSession& session) {
+  std::vector<int> ranks;
+  for (int rank = 0; rank < session.world_size(); ++rank) {
+    if (session.hosts()[rank] == session.hosts()[session.rank()]) ranks.push_back(rank);
+  }
+  return ranks;
+}
+
+/// What each rank of this host may use, `usable` being this one's. Collective.
+HostRanks gather_host_ranks(parallel::MpiSession& session, const std::vector<int>& usable) {
+  const std::vector<std::string> texts =
+      session.all_gather(std::to_string(cpu_quota_cores()) + " " + format_cpu_list(usable));
+  HostRanks host;
+  for (const int rank : ranks_of_host(session)) {
+    std::istringstream words(texts[rank]);
+    int quota = 0;
+    std::string cpus;
+    words >> quota >> cpus;
+    host.quota_cores = std::min(host.quota_cores, quota);
+    host.allowed.push_back(parse_cpu_list(cpus));
+  }
+  return host;
+}
+
+/// "rank 0 on 0-3, rank 1 on 4-7, bound" or "0-7, not bound".
+std::string describe_cores(const parallel::MpiSession& session, const HostPlacement& placement,
+                           const std::vector<int>& usable, bool binds) {
+  if (!binds) return format_cpu_list(usable) + ", not bound";
+  const std::vector<int> ranks = ranks_of_host(session);
+  std::string text;
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    std::vector<int> cpus = placement.cpus[i];
+    std::sort(cpus.begin(), cpus.end());
+    cpus.erase(std::unique(cpus.begin(), cpus.end()), cpus.end());
+    text += (ranks.size() > 1 ? "rank " + std::to_string(ranks[i]) + " on " : "") +
+            format_cpu_list(cpus) + ", ";
+  }
+  return text + "bound";
+}
+
+/// Instruction set, threads and their places. Collective.
+Status choose_cpu(parallel::MpiSession& session, WorkerSetup& setup) {
+  const config::Cpu& config = setup.config.cpu();
+  kernels::CpuBackendOptions& cpu = setup.cpu;
   cpu.isa_tier = static_cast<kernels::IsaTier>(
       session.all_reduce_min(static_cast<int64_t>(kernels::best_isa_tier())));
-  if (config.cpu().isa() != "auto") {
-    const auto asked = kernels::parse_isa_tier(config.cpu().isa());
-    if (!asked || *asked > cpu.isa_tier) {
-      return invalid_argument("cpu.isa = \"" + config.cpu().isa() +
-                              "\": the best that every rank's "
-                              "processor runs is " +
-                              kernels::isa_tier_name(cpu.isa_tier));
-    }
-    cpu.isa_tier = *asked;
+  // mpirun's default of a core or so a rank is nobody's will: what the cpuset has counts.
+  if (is_bound_by_default()) {
+    const cpu_set_t cpuset = cpuset_cores();
+    sched_setaffinity(0, sizeof(cpuset), &cpuset);
   }
-  CoreFacts facts;
-  const cpu_set_t cpuset = cpuset_cores();
-  const cpu_set_t bound = affinity();
-  facts.cpuset_cores = std::max(1, std::min(CPU_COUNT(&cpuset), cpu_quota_cores()));
-  facts.bound_cores = std::max(1, CPU_COUNT(&bound));
-  facts.bound_by_mpirun = is_bound_by_default();
-  facts.local_size = session.local_size();
-  facts.local_rank = session.local_rank();
-  const CoreChoice choice = choose_cores(facts, config.cpu().num_threads());
-  if (choice.widens) sched_setaffinity(0, sizeof(cpuset), &cpuset);
-  cpu.num_threads = choice.num_threads;
-  cpu.spin = choice.spins;
-  cpu.first_core = choice.first_core;
-  cpu.pin_threads = config.cpu().pin_threads();
-  return cpu;
+  const std::vector<int> usable = list_of(affinity());
+  const HostRanks host = gather_host_ranks(session, usable);
+  const MachineTopology topology = read_topology();
+  const HostPlacement placement = place_ranks(topology, host, config.num_threads());
+  const std::vector<int>& cpus = placement.cpus[static_cast<size_t>(session.local_rank())];
+  const bool binds = config.has_pin_threads() ? config.pin_threads() : placement.pins;
+  cpu.num_threads = static_cast<int>(cpus.size());
+  cpu.spin = placement.fits;
+  if (binds) cpu.cpus = cpus;
+  cpu.memory_nodes = topology.nodes_of(binds ? cpus : usable);
+  setup.spin = placement.fits;
+  setup.cores = describe_cores(session, placement, usable, binds);
+  if (session.local_rank() == 0 && session.rank() != 0) {
+    PHALANX_INFO("cores of " << session.hosts()[session.rank()] << ": " << setup.cores);
+  }
+
+  if (config.isa() == "auto") return {};
+  const auto asked = kernels::parse_isa_tier(config.isa());
+  if (!asked || *asked > cpu.isa_tier) {
+    return invalid_argument("cpu.isa = \"" + config.isa() +
+                            "\": the best that every rank's processor runs is " +
+                            kernels::isa_tier_name(cpu.isa_tier));
+  }
+  cpu.isa_tier = *asked;
+  return {};
 }
 
 SchedulerConfig scheduler_config(const WorkerSetup& setup) {
@@ -252,10 +302,7 @@ Result<WorkerSetup> make_setup(parallel::MpiSession& session, const config::Work
   PHALANX_RETURN_IF_ERROR(check_against_model(config, manifest.model()));
   setup.model_name = config.model_name().empty() ? manifest.model().name() : config.model_name();
 
-  auto cpu = choose_cpu(session, config);
-  PHALANX_RETURN_IF_ERROR(agree(session, cpu.ok() ? Status() : Status(cpu.error())));
-  setup.cpu = *cpu;
-  setup.spin = setup.cpu.spin;
+  PHALANX_RETURN_IF_ERROR(agree(session, choose_cpu(session, setup)));
 
   setup.executor.limits = step_limits(config, manifest.model());
   setup.executor.kv_format = kv_format(config);

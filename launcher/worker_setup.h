@@ -26,7 +26,8 @@ struct WorkerSetup {
   ExecutorOptions executor;
   SchedulerConfig scheduler;
   kernels::CpuBackendOptions cpu;
-  bool spin = true;  ///< threads of all ranks on this host do not outnumber its cores
+  bool spin = true;   ///< threads of all ranks on this host do not outnumber its cores
+  std::string cores;  ///< which processors the ranks of this host run on, for people
 };
 
 /// Reads the configuration on rank 0 and gives it to all. Errors as parse_worker_config.

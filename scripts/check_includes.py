@@ -34,6 +34,7 @@ CONFINED = [
     (re.compile(r"^(cuda|cublas|cudnn|cuda_runtime)"), ["kernels/cuda/", "parallel/nccl"]),
     (re.compile(r"^nccl\.h$"), ["parallel/nccl"]),
     (re.compile(r"^boost/(asio|beast)"), ["runtime/server/http_", "launcher/llm_gateway", "launcher/bench/serve_"]),
+    (re.compile(r"^hwloc"), ["launcher/machine_topology."]),
     (re.compile(r"^(immintrin|x86intrin|arm_neon)\.h$"), ["kernels/cpu/"]),
 ]
 

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <optional>
 
 #include "kernels/cpu/huge_memory.h"
 #include "kernels/cpu/linear.h"
@@ -56,9 +55,7 @@ bool is_one_row_each(std::span<const SequenceRows> sequences) {
 
 CpuOperators::CpuOperators(const CpuBackendOptions& options)
     : options_(checked(options)),
-      team_(options.num_threads, options.spin,
-            options.pin_threads ? std::optional<int>(options.first_core) : std::nullopt,
-            options.work, options.trace),
+      team_(options.num_threads, options.spin, options.cpus, options.work, options.trace),
       rows_(row_kernels(options.isa_tier)),
       attention_(options.isa_tier, team_),
       chain_(team_) {}
@@ -91,12 +88,18 @@ std::unique_ptr<PackedMatrix> CpuOperators::pack_matrix(const MatrixSpec& spec) 
 std::shared_ptr<std::byte> CpuOperators::allocate(int64_t bytes) {
   PHALANX_CHECK_GE(bytes, 0, "bytes to allocate");
   std::shared_ptr<std::byte> memory = allocate_zeroed(bytes);
-  // Untouched memory is only promised. Taken by all threads now, it costs no step a page fault.
-  team_.split(bytes, kTouchGranuleBytes, [&](int64_t begin, int64_t end) {
+  if (options_.memory_nodes.size() > 1) interleave(memory.get(), bytes, options_.memory_nodes);
+  // Untouched memory is only promised. Taken by all threads now, it costs no step a page fault. By
+  // turns, since any thread may read any of it: where the kernel refuses to interleave, this does.
+  team_.run([&](int index) {
     uint64_t* tally = team_.tally();
-    for (int64_t offset = begin; offset < end; offset += kPageBytes) {
-      *const_cast<volatile std::byte*>(memory.get() + offset) = std::byte{0};
-      count_piece(tally);
+    for (int64_t begin = index * kTouchGranuleBytes; begin < bytes;
+         begin += team_.size() * kTouchGranuleBytes) {
+      const int64_t end = std::min(begin + kTouchGranuleBytes, bytes);
+      for (int64_t offset = begin; offset < end; offset += kPageBytes) {
+        *const_cast<volatile std::byte*>(memory.get() + offset) = std::byte{0};
+        count_piece(tally);
+      }
     }
   });
   return memory;

@@ -1,11 +1,17 @@
 // mmap with MADV_HUGEPAGE for big blocks, the heap for small ones. Called by the CPU backend.
 #include "kernels/cpu/huge_memory.h"
 
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <vector>
 
 #include "runtime/base/check.h"
 
@@ -43,6 +49,20 @@ std::shared_ptr<std::byte> allocate_zeroed(int64_t bytes) {
   start += head;
   madvise(start, length, MADV_HUGEPAGE);  // advice only: a refusal costs speed, not bits
   return {start, [length](std::byte* p) { munmap(p, length); }};
+}
+
+bool interleave(std::byte* memory, int64_t bytes, std::span<const int> nodes) {
+  if (bytes < static_cast<int64_t>(kHugePageBytes) || nodes.empty()) return true;
+  constexpr size_t kBits = sizeof(unsigned long) * CHAR_BIT;
+  const auto highest = static_cast<size_t>(*std::max_element(nodes.begin(), nodes.end()));
+  std::vector<unsigned long> mask(highest / kBits + 1, 0);
+  for (const int node : nodes) {
+    PHALANX_CHECK_GE(node, 0, "a NUMA node");
+    mask[static_cast<size_t>(node) / kBits] |= 1UL << static_cast<size_t>(node) % kBits;
+  }
+  // The kernel reads one bit less than it is told.
+  return syscall(SYS_mbind, memory, round_up(static_cast<size_t>(bytes), kPageBytes),
+                 MPOL_INTERLEAVE, mask.data(), mask.size() * kBits + 1, 0U) == 0;
 }
 
 }  // namespace phalanx::kernels::cpu

@@ -1,10 +1,11 @@
-// Aligned, zeroed memory on 2 MiB pages where it pays: packed weights, arenas, KV pools.
-// Called by pack_matrix and by CPU operators' allocate.
+// Aligned, zeroed memory on 2 MiB pages where it pays: packed weights, arenas, KV pools; and which
+// NUMA nodes it lies on. Called by pack_matrix and by CPU operators' allocate.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 namespace phalanx::kernels::cpu {
 
@@ -12,5 +13,10 @@ namespace phalanx::kernels::cpu {
 /// advised. Pages are not touched, so the thread that writes first places them. Freed with the last
 /// owner. Errors: std::bad_alloc.
 std::shared_ptr<std::byte> allocate_zeroed(int64_t bytes);
+
+/// Asks the kernel to lay the untouched pages of `memory` on the NUMA nodes by turns; of memory too
+/// small for pages of its own nothing is asked. False when the kernel refuses (containers may have
+/// to): then pages lie where they are touched first. Nothing but speed depends on it.
+bool interleave(std::byte* memory, int64_t bytes, std::span<const int> nodes);
 
 }  // namespace phalanx::kernels::cpu

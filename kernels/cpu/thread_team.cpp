@@ -83,16 +83,16 @@ class SignalsBlocked {
   sigset_t saved_;
 };
 
-/// A core may have left the cpuset since it was listed: then the thread runs unbound.
-void bind_this_thread(int core) {
+/// A processor may have left the cpuset since it was listed: then the thread runs unbound.
+void bind_this_thread(int cpu) {
   cpu_set_t one;
   CPU_ZERO(&one);
-  CPU_SET(core, &one);
+  CPU_SET(cpu, &one);
   if (sched_setaffinity(0, sizeof(one), &one) == 0) return;
   static std::atomic<bool> is_said{false};
   if (is_said.exchange(true)) return;
-  PHALANX_WARNING("kernel threads run unbound: sched_setaffinity to core " << core << ": "
-                                                                           << std::strerror(errno));
+  PHALANX_WARNING("kernel threads run unbound: sched_setaffinity to cpu " << cpu << ": "
+                                                                          << std::strerror(errno));
 }
 
 /// This thread's place in its team; whoever calls run() is thread 0.
@@ -182,7 +182,7 @@ struct ThreadTeam::State {
   }
 };
 
-ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core, WorkCounter* work,
+ThreadTeam::ThreadTeam(int num_threads, bool spin, const std::vector<int>& cpus, WorkCounter* work,
                        TraceRecorder* trace)
     : state_(std::make_unique<State>()), trace_(trace) {
   PHALANX_CHECK_GE(num_threads, 1, "a thread team needs at least the calling thread");
@@ -192,27 +192,25 @@ ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core
   state.trace = trace;
   if (work != nullptr) state.work = work;
 
-  std::vector<int> cores;
-  if (first_core) {
-    PHALANX_CHECK_GE(*first_core, 0, "the first core of a thread team");
+  if (!cpus.empty()) {
+    PHALANX_CHECK_EQ(cpus.size(), static_cast<size_t>(num_threads), "a cpu for each thread");
+    for (const int cpu : cpus) {
+      PHALANX_CHECK_GE(cpu, 0, "a cpu to bind a thread to");
+      PHALANX_CHECK_LT(cpu, CPU_SETSIZE, "a cpu to bind a thread to");
+    }
     if (sched_getaffinity(0, sizeof(state.caller_mask), &state.caller_mask) != 0) {
       throw DeviceError(std::string("sched_getaffinity: ") + std::strerror(errno));
     }
-    for (int core = 0; core < CPU_SETSIZE; ++core) {
-      if (CPU_ISSET(core, &state.caller_mask)) cores.push_back(core);
-    }
-    std::rotate(cores.begin(), cores.begin() + *first_core % static_cast<int>(cores.size()),
-                cores.end());
   }
 
   {
     const SignalsBlocked blocked;
     try {
       for (int index = 1; index < num_threads; ++index) {
-        const int core = cores.empty() ? -1 : cores[static_cast<size_t>(index) % cores.size()];
-        state.workers.emplace_back([&state, index, core] {
+        const int cpu = cpus.empty() ? -1 : cpus[static_cast<size_t>(index)];
+        state.workers.emplace_back([&state, index, cpu] {
           pthread_setname_np(pthread_self(), ("kernels-" + std::to_string(index)).c_str());
-          if (core >= 0) bind_this_thread(core);
+          if (cpu >= 0) bind_this_thread(cpu);
           state.serve(index);
         });
       }
@@ -223,8 +221,8 @@ ThreadTeam::ThreadTeam(int num_threads, bool spin, std::optional<int> first_core
     }
   }
 
-  if (!cores.empty()) {
-    bind_this_thread(cores[0]);
+  if (!cpus.empty()) {
+    bind_this_thread(cpus[0]);
     state.caller = pthread_self();
     state.caller_bound = true;
   }

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "runtime/base/trace_recorder.h"
 #include "runtime/base/work_counter.h"
@@ -18,12 +18,12 @@ namespace phalanx::kernels::cpu {
 class ThreadTeam {
  public:
   /// spin: false makes waiting threads sleep at once (ranks x threads exceed the cores).
-  /// first_core: thread i is bound to the (first_core + i)-th core that the caller may use, round
-  /// and round; nullopt binds none. A core that the kernel refuses is warned of once. The caller is
-  /// thread 0: what it starts meanwhile inherits its binding.
+  /// cpus: thread i is bound to cpus[i], before it runs any body; empty binds none. One that the
+  /// kernel refuses is warned of once, and its thread runs unbound. The caller is thread 0: what it
+  /// starts meanwhile inherits its binding.
   /// work: where the threads count their pieces, not owned; null: nowhere.
   /// trace: where the threads record their bodies and joins, not owned; null: nowhere.
-  ThreadTeam(int num_threads, bool spin, std::optional<int> first_core = std::nullopt,
+  ThreadTeam(int num_threads, bool spin, const std::vector<int>& cpus = {},
              WorkCounter* work = nullptr, TraceRecorder* trace = nullptr);
   ~ThreadTeam();
   ThreadTeam(const ThreadTeam&) = delete;

@@ -12,7 +12,9 @@
 #include "launcher/bench/kernel_families.h"
 #include "launcher/bench/machine_limits.h"
 #include "launcher/bench/stop_signal.h"
+#include "launcher/core_placement.h"
 #include "launcher/host_resources.h"
+#include "launcher/machine_topology.h"
 
 namespace phalanx::bench {
 namespace {
@@ -126,7 +128,8 @@ std::unique_ptr<Operators> make_operators(const KernelBench& bench) {
   options.num_threads = bench.num_threads;
   options.isa_tier = bench.isa_tier;
   options.spin = bench.num_threads <= CPU_COUNT(&cores);
-  options.pin_threads = true;
+  options.cpus = launcher::place_threads(launcher::read_topology(), launcher::list_of(cores),
+                                         bench.num_threads);
   return kernels::make_cpu_operators(options);
 }
 
@@ -135,7 +138,7 @@ class KernelTimer {
  public:
   /// Made before the operators, which bind the calling thread.
   explicit KernelTimer(const KernelBench& bench)
-      : bench_(bench), limits_(bench.num_threads, {bench.isa_tier, 0.010, 0}) {}
+      : bench_(bench), limits_(bench.num_threads, {bench.isa_tier, 0.010}) {}
 
   /// Bytes that stay in the caches, all threads together.
   int64_t cached_bytes() const {

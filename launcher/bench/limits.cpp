@@ -9,9 +9,10 @@
 #include "launcher/bench/commands.h"
 #include "launcher/bench/isa_flag.h"
 #include "launcher/bench/machine_limits.h"
-#include "launcher/bench/machine_topology.h"
 #include "launcher/bench/stop_signal.h"
+#include "launcher/bench/topology_json.h"
 #include "launcher/host_resources.h"
+#include "launcher/machine_topology.h"
 
 namespace phalanx::bench {
 namespace {
@@ -38,19 +39,19 @@ std::string format_bytes(int64_t bytes) {
   return text;
 }
 
-void print_topology(const MachineTopology& topology) {
+void print_topology(const launcher::MachineTopology& topology) {
   std::printf("%d packages, %d cores, %zu processors (%d threads a core)\n",
               topology.num_packages(), topology.num_cores(), topology.cpus.size(),
               topology.threads_per_core());
-  for (const LogicalCpu& cpu : topology.cpus)
+  for (const launcher::LogicalCpu& cpu : topology.cpus)
     std::printf("  cpu %-4d core %-4d package %-3d node %d\n", cpu.cpu, cpu.core, cpu.package,
                 cpu.node);
-  for (const CpuCache& cache : topology.caches)
+  for (const launcher::CpuCache& cache : topology.caches)
     std::printf("  L%d %-10s of cpus %s\n", cache.level, format_bytes(cache.bytes).c_str(),
-                format_cpu_list(cache.cpus).c_str());
-  for (const MemoryNode& node : topology.nodes)
+                launcher::format_cpu_list(cache.cpus).c_str());
+  for (const launcher::MemoryNode& node : topology.nodes)
     std::printf("  node %d %-10s at cpus %s\n", node.node, format_bytes(node.memory_bytes).c_str(),
-                format_cpu_list(node.cpus).c_str());
+                launcher::format_cpu_list(node.cpus).c_str());
   std::fflush(stdout);
 }
 
@@ -106,7 +107,7 @@ Status run(const BenchOptions& options, Report& report) {
     std::iota(counts.begin(), counts.end(), 1);
   }
 
-  const MachineTopology topology = read_topology();
+  const launcher::MachineTopology topology = launcher::read_topology();
   report.set_fact("topology", topology_json(topology));
   print_topology(topology);
   if (options.is_set("--topology")) return {};

@@ -2,8 +2,6 @@
 // commands of llm-bench.
 #include "launcher/bench/machine_limits.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -21,7 +19,9 @@
 #include "kernels/cpu/huge_memory.h"
 #include "kernels/cpu/thread_team.h"
 #include "launcher/bench/limit_loops.h"
-#include "launcher/bench/machine_topology.h"
+#include "launcher/core_placement.h"
+#include "launcher/host_resources.h"
+#include "launcher/machine_topology.h"
 #include "runtime/base/check.h"
 
 namespace phalanx::bench {
@@ -42,26 +42,9 @@ double seconds_since(Clock::time_point begin) {
 
 int64_t round_down(int64_t value, int64_t to) { return value / to * to; }
 
-/// The processors that threads of this team will run on, by ThreadTeam's rule.
-std::vector<int> cores_of_team(int num_threads, int first_core) {
-  cpu_set_t mask;
-  CPU_ZERO(&mask);
-  std::vector<int> allowed;
-  if (sched_getaffinity(0, sizeof(mask), &mask) == 0) {
-    for (int core = 0; core < CPU_SETSIZE; ++core) {
-      if (CPU_ISSET(core, &mask)) allowed.push_back(core);
-    }
-  }
-  if (allowed.empty()) allowed = {0};
-  std::vector<int> cores;
-  for (int i = 0; i < num_threads; ++i)
-    cores.push_back(allowed[static_cast<size_t>(first_core + i) % allowed.size()]);
-  return cores;
-}
-
 /// Bytes a thread walks in each level, 0 where the level's size is unknown: half of what it has of
 /// the cache, which must not fit in the level below.
-std::array<int64_t, kNumLevels> bytes_per_thread(const MachineTopology& topology,
+std::array<int64_t, kNumLevels> bytes_per_thread(const launcher::MachineTopology& topology,
                                                  const std::vector<int>& cores) {
   const auto num_threads = static_cast<int64_t>(cores.size());
   std::array<int64_t, kNumLevels> bytes{};
@@ -77,7 +60,7 @@ std::array<int64_t, kNumLevels> bytes_per_thread(const MachineTopology& topology
     below = 2 * share;
   }
   int64_t cached = 0;
-  for (const CpuCache& cache : topology.caches) cached += cache.bytes;
+  for (const launcher::CpuCache& cache : topology.caches) cached += cache.bytes;
   const int64_t dram = std::clamp(4 * cached, kLeastDramBytes, kMostDramBytes);
   bytes[static_cast<size_t>(ReadFrom::kDram)] = round_down(dram / num_threads, kReadStepBytes);
   return bytes;
@@ -136,14 +119,15 @@ struct MachineLimits::State {
       : num_threads(threads),
         options(given),
         loops(limit_loops(given.isa_tier)),
-        cores(cores_of_team(threads, given.first_core)),
+        topology(launcher::read_topology()),
+        cores(launcher::place_threads(topology, launcher::list_of(launcher::affinity()), threads)),
         is_crowded(std::set<int>(cores.begin(), cores.end()).size() < cores.size()),
-        thread_bytes(bytes_per_thread(read_topology(), cores)),
+        thread_bytes(bytes_per_thread(topology, cores)),
         tallies(static_cast<size_t>(threads)),
         cursors(static_cast<size_t>(threads), 0) {
     driver = std::thread([this] { drive(); });
     try {
-      call([this] { team.emplace(num_threads, /*spin=*/!is_crowded, options.first_core); });
+      call([this] { team.emplace(num_threads, /*spin=*/!is_crowded, cores); });
     } catch (...) {
       stop();
       throw;
@@ -155,6 +139,7 @@ struct MachineLimits::State {
   const int num_threads;
   const MachineLimitsOptions options;
   const LimitLoops& loops;
+  const launcher::MachineTopology topology;
   const std::vector<int> cores;  // of each thread
   const bool is_crowded;         // threads share cores: waiting ones must not spin
   const std::array<int64_t, kNumLevels> thread_bytes;
@@ -289,7 +274,6 @@ struct MachineLimits::State {
 
 MachineLimits::MachineLimits(int num_threads, MachineLimitsOptions options) {
   PHALANX_CHECK_GE(num_threads, 1, "threads of the limits");
-  PHALANX_CHECK_GE(options.first_core, 0, "first core of the limits");
   PHALANX_CHECK(options.sample_seconds > 0, "a sample of the limits takes time");
   state_ = std::make_unique<State>(num_threads, options);
 }

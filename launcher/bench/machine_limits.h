@@ -25,11 +25,10 @@ PeakKind peak_kind(kernels::WeightFormat format);  ///< what linear multiplies t
 struct MachineLimitsOptions {
   kernels::IsaTier isa_tier = kernels::best_isa_tier();  ///< at most best_isa_tier()
   double sample_seconds = 0.010;                         ///< that one sample takes
-  int first_core = 0;  ///< thread i runs on the (first_core + i)-th allowed core, round and round
 };
 
-/// Measures on `num_threads` threads of its own, one a core; the caller sleeps meanwhile, and its
-/// binding stays as it is. Between samples the threads sleep.
+/// Measures on `num_threads` threads of its own, bound as launcher::place_threads says; the caller
+/// sleeps meanwhile, and its binding stays as it is. Between samples the threads sleep.
 /// The cores are those that the caller may use when this is made: make it before operators or a
 /// thread team bind the caller to a core.
 /// Each sample is one number: threads start together, each counts what it did until a common

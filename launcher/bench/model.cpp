@@ -40,7 +40,7 @@ std::vector<Flag> flags() {
       {"--kv", "FORMAT", "bf16", "KV cache: f32, bf16 or int8"},
       {"--isa", "TIER", "auto", "auto, portable, avx2 or avx512"},
       {"--step-tokens", "N", "1024", "tokens of a step at most"},
-      {"--pin", "", "", "bind threads to cores"},
+      {"--pin", "", "", "bind threads to cores, whatever llm-worker would do by itself"},
       {"--repetitions", "N", "5", "samples of each row"},
       {"--trace", "FILE", "",
        "a timeline for ui.perfetto.dev, and where a decode step's time goes"}};
@@ -325,16 +325,22 @@ Result<config::WorkerConfig> make_config(const BenchOptions& options, const Mode
   const auto set = [](const std::string& field, int64_t value) {
     return field + "=" + std::to_string(value);
   };
-  return launcher::parse_worker_config(
-      "", "llm-bench",
-      {"log_level=WARNING", set("parallel.tp_size", tp), set("parallel.pp_size", pp),
-       set("cpu.num_threads", threads), "cpu.isa=" + isa,
-       std::string("cpu.pin_threads=") + (options.is_set("--pin") ? "true" : "false"),
-       "kv_cache.format=" + kv_name, set("kv_cache.capacity_tokens", capacity),
-       "kv_cache.prefix_cache=true", set("scheduling.max_context_tokens", context),
-       set("scheduling.max_step_tokens", std::max(step, largest_batch)),
-       set("scheduling.max_chunk_tokens", std::max(step, largest_batch)),
-       set("scheduling.max_sequences", largest_batch), "engine=" + bench.engine});
+  std::vector<std::string> settings = {
+      "log_level=WARNING",
+      set("parallel.tp_size", tp),
+      set("parallel.pp_size", pp),
+      set("cpu.num_threads", threads),
+      "cpu.isa=" + isa,
+      "kv_cache.format=" + kv_name,
+      set("kv_cache.capacity_tokens", capacity),
+      "kv_cache.prefix_cache=true",
+      set("scheduling.max_context_tokens", context),
+      set("scheduling.max_step_tokens", std::max(step, largest_batch)),
+      set("scheduling.max_chunk_tokens", std::max(step, largest_batch)),
+      set("scheduling.max_sequences", largest_batch),
+      "engine=" + bench.engine};
+  if (options.is_set("--pin")) settings.push_back("cpu.pin_threads=true");
+  return launcher::parse_worker_config("", "llm-bench", settings);
 }
 
 std::unique_ptr<TraceRecorder> make_trace(int num_threads) {

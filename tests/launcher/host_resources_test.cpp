@@ -1,4 +1,4 @@
-// host_resources.cpp: control groups as files of both versions, and the choice of cores.
+// host_resources.cpp: control groups as files of both versions, and masks of cores.
 #include "launcher/host_resources.h"
 
 #include <fstream>
@@ -83,37 +83,6 @@ TEST_F(HostFiles, NonsenseInThemBoundsNothing) {
   EXPECT_EQ(cpu_quota_cores(paths_), std::numeric_limits<int>::max());
 }
 
-struct CoreCase {
-  const char* name;
-  CoreFacts facts;  // cpuset, bound, by mpirun's default, local size, local rank
-  int asked;
-  CoreChoice expected;  // threads, widens, spins, first core
-};
-
-class ChooseCores : public ::testing::TestWithParam<CoreCase> {};
-
-TEST_P(ChooseCores, Chooses) {
-  const CoreChoice choice = choose_cores(GetParam().facts, GetParam().asked);
-  EXPECT_EQ(choice.num_threads, GetParam().expected.num_threads);
-  EXPECT_EQ(choice.widens, GetParam().expected.widens);
-  EXPECT_EQ(choice.spins, GetParam().expected.spins);
-  EXPECT_EQ(choice.first_core, GetParam().expected.first_core);
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Cases, ChooseCores,
-    ::testing::Values(
-        CoreCase{"alone", {64, 64, false, 1, 0}, 0, {64, false, true, 0}},
-        CoreCase{"shared", {64, 64, false, 4, 3}, 0, {16, false, true, 48}},
-        CoreCase{"mpirunBoundToOne", {64, 1, true, 2, 1}, 0, {32, true, true, 32}},
-        CoreCase{"mpirunBoundAndAsked", {64, 1, true, 2, 0}, 8, {8, true, true, 0}},
-        CoreCase{"mpirunBoundWideEnough", {64, 32, true, 2, 1}, 0, {32, false, true, 0}},
-        CoreCase{"slurmGaveEight", {64, 8, false, 4, 2}, 0, {8, false, true, 0}},
-        CoreCase{"tasksetAndMoreAsked", {64, 2, false, 1, 0}, 4, {4, false, false, 0}},
-        CoreCase{"oversubscribed", {2, 2, false, 8, 5}, 0, {1, false, false, 5}},
-        CoreCase{"quotaOfTwo", {2, 64, false, 1, 0}, 0, {2, false, true, 0}}),
-    [](const auto& test) { return test.param.name; });
-
 TEST(AffinityScope, GivesTheMaskBackAndThreadsKeepTheirs) {
   const cpu_set_t before = affinity();
   int first = 0;
@@ -136,6 +105,14 @@ TEST(AffinityScope, GivesTheMaskBackAndThreadsKeepTheirs) {
   EXPECT_TRUE(CPU_EQUAL(&after, &before));
   const cpu_set_t cpuset = cpuset_cores();
   EXPECT_GE(CPU_COUNT(&cpuset), CPU_COUNT(&before));
+}
+
+TEST(ListOf, NamesTheProcessorsOfAMask) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  EXPECT_TRUE(list_of(mask).empty());
+  for (const int cpu : {0, 7, CPU_SETSIZE - 1}) CPU_SET(cpu, &mask);
+  EXPECT_EQ(list_of(mask), (std::vector<int>{0, 7, CPU_SETSIZE - 1}));
 }
 
 }  // namespace

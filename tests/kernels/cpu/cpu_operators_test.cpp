@@ -2,6 +2,7 @@
 // shapes, strides and aliases; broken calls throw before any work. Attention: attention_test.cpp.
 #include "kernels/cpu/cpu_operators.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <atomic>
@@ -388,6 +389,22 @@ TEST(CpuOperators, AllocatesZeroedAlignedMemory) {
     for (int64_t i = 0; i < bytes; ++i) ASSERT_EQ(memory.get()[i], std::byte{0});
     if (bytes > 0) memory.get()[bytes - 1] = std::byte{1};
   }
+}
+
+TEST(CpuOperators, BoundThreadsAndSeveralNodesGiveTheSameMemory) {
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  int cpu = 0;
+  while (!CPU_ISSET(cpu, &allowed)) ++cpu;
+  CpuBackendOptions options;
+  options.num_threads = 3;
+  options.spin = false;
+  options.cpus = {cpu, cpu, cpu};
+  options.memory_nodes = {0, 1};  // the kernel refuses a node that is not there
+  constexpr int64_t kBytes = (int64_t{11} << 20) + 100;
+  const auto memory = make_cpu_operators(options)->allocate(kBytes);
+  for (int64_t i = 0; i < kBytes; ++i) ASSERT_EQ(memory.get()[i], std::byte{0});
+  memory.get()[kBytes - 1] = std::byte{1};
 }
 
 TEST(CpuOperators, SaysWhatItIs) {

@@ -120,23 +120,25 @@ INSTANTIATE_TEST_SUITE_P(Sizes, ThreadTeamTest,
                                   (test.param.spin ? "spinning" : "sleeping");
                          });
 
-TEST(ThreadTeamPinning, ThreadsStayInTheAllowedMaskAndTheCallerGetsItsMaskBack) {
+TEST(ThreadTeamBinding, ThreadsRunWhereTheyAreToldAndTheCallerGetsItsMaskBack) {
   cpu_set_t allowed;
   ASSERT_EQ(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
-  std::vector<int> allowed_cores;
-  for (int core = 0; core < CPU_SETSIZE; ++core) {
-    if (CPU_ISSET(core, &allowed)) allowed_cores.push_back(core);
+  std::vector<int> allowed_cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &allowed)) allowed_cpus.push_back(cpu);
   }
-  for (const int first_core : {0, 1, 7}) {
-    ThreadTeam team(3, false, first_core);
+  for (const size_t first : {0, 1, 7}) {
+    std::vector<int> cpus;
+    for (size_t i = 0; i < 3; ++i) cpus.push_back(allowed_cpus[(first + i) % allowed_cpus.size()]);
+    ThreadTeam team(3, false, cpus);
     std::vector<cpu_set_t> masks(3);
+    // The first body of all: what it touches first lies near its cpu.
     team.run([&](int index) {
       sched_getaffinity(0, sizeof(cpu_set_t), &masks[static_cast<size_t>(index)]);
     });
     for (size_t index = 0; index < masks.size(); ++index) {
-      const size_t place = (static_cast<size_t>(first_core) + index) % allowed_cores.size();
       EXPECT_EQ(CPU_COUNT(&masks[index]), 1);
-      EXPECT_TRUE(CPU_ISSET(allowed_cores[place], &masks[index])) << first_core << " + " << index;
+      EXPECT_TRUE(CPU_ISSET(cpus[index], &masks[index])) << first << " + " << index;
     }
   }
   cpu_set_t after;
@@ -144,7 +146,27 @@ TEST(ThreadTeamPinning, ThreadsStayInTheAllowedMaskAndTheCallerGetsItsMaskBack) 
   EXPECT_TRUE(CPU_EQUAL(&allowed, &after));
 }
 
+TEST(ThreadTeamBinding, ThreadsOfCpusThatAreNotThereRunUnbound) {
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  int missing = CPU_SETSIZE - 1;
+  while (CPU_ISSET(missing, &allowed)) --missing;
+  ThreadTeam team(2, false, {missing, missing});
+  std::vector<cpu_set_t> masks(2);
+  team.run([&](int index) {
+    sched_getaffinity(0, sizeof(cpu_set_t), &masks[static_cast<size_t>(index)]);
+  });
+  for (const cpu_set_t& mask : masks) EXPECT_TRUE(CPU_EQUAL(&mask, &allowed));
+}
+
 TEST(ThreadTeamErrors, NeedsAThread) { EXPECT_THROW(ThreadTeam(0, true), InternalError); }
+
+TEST(ThreadTeamErrors, NeedsACpuForEachThreadOrNone) {
+  EXPECT_THROW(ThreadTeam(2, true, {0}), InternalError);
+  EXPECT_THROW(ThreadTeam(1, true, {0, 1}), InternalError);
+  EXPECT_THROW(ThreadTeam(1, true, {-1}), InternalError);
+  EXPECT_THROW(ThreadTeam(1, true, {CPU_SETSIZE}), InternalError);
+}
 
 }  // namespace
 }  // namespace phalanx::kernels::cpu

@@ -103,9 +103,6 @@ TEST(MachineLimits, WrongArgumentsAreRefused) {
   MachineLimitsOptions instant;
   instant.sample_seconds = 0;
   EXPECT_THROW(MachineLimits(1, instant), InternalError);
-  MachineLimitsOptions no_core;
-  no_core.first_core = -1;
-  EXPECT_THROW(MachineLimits(1, no_core), InternalError);
 }
 
 TEST(MachineLimits, NamesAreOfTheirKind) {
