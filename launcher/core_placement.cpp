@@ -230,10 +230,10 @@ HostPlacement place_ranks(const MachineTopology& topology, const HostRanks& host
   }
   placement.fits = num_threads == used.size() &&
                    num_threads <= static_cast<size_t>(std::max(host.quota_cores, 1));
-  const bool is_part_of_machine = usable.size() < topology.cpus.size();
+  const bool is_given = usable.size() < topology.cpus.size() || groups.size() > 1;
   const bool has_far_memory = topology.nodes_of({usable.begin(), usable.end()}).size() > 1;
-  placement.pins = placement.fits && usable.size() > 1 && takes_every_core &&
-                   (is_part_of_machine || has_far_memory);
+  placement.pins =
+      placement.fits && usable.size() > 1 && takes_every_core && (is_given || has_far_memory);
   return placement;
 }
 

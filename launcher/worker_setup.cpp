@@ -169,20 +169,20 @@ HostRanks gather_host_ranks(parallel::MpiSession& session, const std::vector<int
   return host;
 }
 
-/// "rank 0 on 0-3, rank 1 on 4-7, bound" or "0-7, not bound".
-std::string describe_cores(const parallel::MpiSession& session, const HostPlacement& placement,
-                           const std::vector<int>& usable, bool binds) {
-  if (!binds) return format_cpu_list(usable) + ", not bound";
-  const std::vector<int> ranks = ranks_of_host(session);
-  std::string text;
-  for (size_t i = 0; i < ranks.size(); ++i) {
-    std::vector<int> cpus = placement.cpus[i];
-    std::sort(cpus.begin(), cpus.end());
-    cpus.erase(std::unique(cpus.begin(), cpus.end()), cpus.end());
-    text += (ranks.size() > 1 ? "rank " + std::to_string(ranks[i]) + " on " : "") +
-            format_cpu_list(cpus) + ", ";
+/// "rank 0 on 0-3, rank 1 on 4-7, bound" or, where ranks share them, "0-7, not bound".
+std::string describe_cores(const std::vector<int>& ranks, std::vector<std::vector<int>> cpus,
+                           bool binds) {
+  for (std::vector<int>& own : cpus) {
+    std::sort(own.begin(), own.end());
+    own.erase(std::unique(own.begin(), own.end()), own.end());
   }
-  return text + "bound";
+  const char* how = binds ? "bound" : "not bound";
+  if (std::all_of(cpus.begin(), cpus.end(), [&](const auto& own) { return own == cpus.front(); }))
+    return format_cpu_list(cpus.front()) + ", " + how;
+  std::string text;
+  for (size_t i = 0; i < ranks.size(); ++i)
+    text += "rank " + std::to_string(ranks[i]) + " on " + format_cpu_list(cpus[i]) + ", ";
+  return text + how;
 }
 
 /// Instruction set, threads and their places. Collective.
@@ -207,7 +207,8 @@ Status choose_cpu(parallel::MpiSession& session, WorkerSetup& setup) {
   if (binds) cpu.cpus = cpus;
   cpu.memory_nodes = topology.nodes_of(binds ? cpus : usable);
   setup.spin = placement.fits;
-  setup.cores = describe_cores(session, placement, usable, binds);
+  setup.cores =
+      describe_cores(ranks_of_host(session), binds ? placement.cpus : host.allowed, binds);
   if (session.local_rank() == 0 && session.rank() != 0) {
     PHALANX_INFO("cores of " << session.hosts()[session.rank()] << ": " << setup.cores);
   }

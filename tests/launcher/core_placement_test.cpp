@@ -126,6 +126,14 @@ TEST(PlaceRanks, BindingsOfTheRanksAreObeyed) {
   EXPECT_TRUE(placement.pins);
 }
 
+TEST(PlaceRanks, RanksWithCoresOfTheirOwnArePinned) {
+  const MachineTopology topology = machine("core:4 pu:1");  // all of it, but in two parts
+  HostRanks host;
+  host.allowed = {{0, 1}, {2, 3}};
+  EXPECT_TRUE(place_ranks(topology, host, 0).pins);
+  EXPECT_FALSE(place_ranks(topology, host, 1).pins);
+}
+
 TEST(PlaceRanks, OverlappingBindingsAreNotPinned) {
   const MachineTopology topology = machine("core:4 pu:1");
   HostRanks host;

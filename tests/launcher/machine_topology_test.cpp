@@ -9,8 +9,6 @@
 #include <gtest/gtest.h>
 #include <hwloc.h>
 
-#include "launcher/bench/topology_json.h"
-
 namespace phalanx::launcher {
 namespace {
 
@@ -65,19 +63,6 @@ TEST(Topology, CountsCoresThreadsAndCaches) {
   EXPECT_EQ(topology.num_caches(1, {0, 4}), 1);
   EXPECT_THAT(topology.nodes_of({0, 4}), ElementsAre(0));
   EXPECT_THAT(topology.nodes_of({6, 1, 99}), ElementsAre(0, 1));
-
-  // What reports of earlier versions look like.
-  const auto json = bench::topology_json(topology);
-  EXPECT_EQ(json["packages"], 2);
-  EXPECT_EQ(json["cores"], 4);
-  EXPECT_EQ(json["threads_per_core"], 2);
-  EXPECT_EQ(json["caches"].back().dump(), R"({"level":3,"bytes":33554432,"cpus":"2-3,6-7"})");
-  EXPECT_EQ(json["nodes"][1].dump(), R"({"node":1,"cpus":"2-3,6-7","memory_bytes":1048576})");
-  const auto& cpu = json["cpus"][6];
-  EXPECT_EQ(cpu["cpu"], 6);
-  EXPECT_EQ(cpu["package"], 1);
-  EXPECT_EQ(cpu["node"], 1);
-  EXPECT_EQ(cpu.size(), 4U);
 }
 
 TEST(Topology, WithoutCachesThreadsOrNodesItIsPlain) {

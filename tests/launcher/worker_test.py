@@ -30,7 +30,7 @@ LAW_SECONDS = 5  # a failure ends the job within this
 class Worker:
     """A running job. Use as a context manager: whatever is left is killed at the end."""
 
-    def __init__(self, engine, ranks=2, tp=None, settings=(), extra=()):
+    def __init__(self, engine, ranks=2, tp=None, settings=(), extra=(), environment=None):
         tp = ranks if tp is None else tp
         command = [str(MPIRUN), "-np", str(ranks), str(BIN / "llm-worker"), "--config", str(CONFIG)]
         for setting in (
@@ -49,6 +49,7 @@ class Worker:
             text=True,
             cwd=ROOT,
             start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
         self.lines = []
         self.port = None
@@ -453,6 +454,36 @@ class WorkerTest(unittest.TestCase):
                               "failure.operation_deadline_ms=100")) as worker:
             prompt = [7 + i % 1000 for i in range(500)]
             self.assertEqual(worker.complete(prompt, max_tokens=2)["usage"]["prompt_tokens"], 500)
+
+    def test_ranks_bind_to_cores_of_their_own_where_memory_is_far(self):
+        """This machine, as if half of its cores had a memory node of their own."""
+        cpus = os.sched_getaffinity(0)
+        if len(cpus) < 2:
+            self.skipTest("needs two cores")
+        two_nodes = f"numa:2 core:{max(cpus) // 2 + 1} pu:1"
+
+        def mask(task):
+            return re.search(r"^Cpus_allowed_list:\s*(\S+)$", task.joinpath("status").read_text(),
+                             re.MULTILINE).group(1)
+
+        texts = set()
+        for pins, settings in (("bound", ()), ("not bound", ("cpu.pin_threads=false",))):
+            with Worker(self.engine, ranks=2, settings=settings,
+                        environment={"HWLOC_SYNTHETIC": two_nodes}) as worker:
+                texts.add(worker.complete("Once upon", max_tokens=16)["choices"][0]["text"])
+                pids = worker.rank_pids()
+                own = [mask(pathlib.Path(f"/proc/{pid}/task/{pid}")) for pid in pids]
+                others = [mask(task) for task in pathlib.Path(f"/proc/{pids[0]}/task").iterdir()]
+            cores = re.search(r"^  cores +(.*)$", worker.text(), re.MULTILINE).group(1)
+            self.assertEqual(cores.rsplit(", ", 1)[-1], pins, cores)
+            if pins == "bound":
+                self.assertTrue(all(one.isdigit() for one in own), own)
+                self.assertEqual(len(set(own)), 2, own)
+                # The leader and the HTTP server go where there is room.
+                self.assertTrue(any(not one.isdigit() for one in others), others)
+            else:
+                self.assertFalse(any(one.isdigit() for one in own + others), own + others)
+        self.assertEqual(len(texts), 1, texts)
 
     def test_eight_idle_ranks_sleep(self):
         with Worker(self.engine, ranks=8, tp=8) as worker:
