@@ -14,14 +14,20 @@
 namespace phalanx::kernels {
 
 /// Instruction-set tiers, worst to best. kPortable needs nothing beyond the compiler's baseline.
-enum class IsaTier : uint8_t { kPortable, kAvx2, kAvx512 };
+enum class IsaTier : uint8_t { kPortable, kAvx2, kAvx2Vnni, kAvx512 };
 
-const char* isa_tier_name(IsaTier tier);  ///< "portable", "avx2", "avx512"
+inline constexpr IsaTier kIsaTiers[] = {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx2Vnni,
+                                        IsaTier::kAvx512};
+
+const char* isa_tier_name(IsaTier tier);  ///< "portable", "avx2", "avx2vnni", "avx512"
 std::optional<IsaTier> parse_isa_tier(std::string_view name);
 
-/// The best tier this processor runs: kAvx2 needs AVX2, FMA and F16C; kAvx512 needs AVX-512
-/// F/BW/DQ/VL, VNNI and BF16.
+/// The best tier this processor runs: kAvx2 needs AVX2, FMA and F16C; kAvx2Vnni besides AVX-VNNI or
+/// AVX-512 VNNI with F and VL; kAvx512 needs AVX-512 F/BW/DQ/VL, VNNI and BF16.
 IsaTier best_isa_tier();
+
+/// Which of the two instructions kAvx2Vnni uses: true with AVX-VNNI (vpdpbusd in VEX encoding).
+bool has_vex_vnni();
 
 struct CpuBackendOptions {
   int num_threads = 1;                 ///< the calling thread is one of them

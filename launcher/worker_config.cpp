@@ -167,9 +167,9 @@ Status check_ranges(const config::WorkerConfig& config) {
   }
   const auto& cpu = config.cpu();
   if (cpu.isa() != "auto" && cpu.isa() != "portable" && cpu.isa() != "avx2" &&
-      cpu.isa() != "avx512") {
+      cpu.isa() != "avx2vnni" && cpu.isa() != "avx512") {
     return invalid_argument("cpu.isa = \"" + cpu.isa() +
-                            "\": allowed auto, portable, avx2, avx512");
+                            "\": allowed auto, portable, avx2, avx2vnni, avx512");
   }
   const auto& kv = config.kv_cache();
   const auto& scheduling = config.scheduling();

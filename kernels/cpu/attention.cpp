@@ -76,6 +76,7 @@ const AttentionKernels& attention_kernels(IsaTier tier) {
     case IsaTier::kPortable:
       break;
     case IsaTier::kAvx2:
+    case IsaTier::kAvx2Vnni:
       return attention_kernels_avx2();
     case IsaTier::kAvx512:
       return attention_kernels_avx512();

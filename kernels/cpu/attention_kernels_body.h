@@ -188,8 +188,8 @@ class TileWalk {
   // ------------------------------------------------------------------------------ fetching ----
 
   /// Blocks lie anywhere in memory, and few pairs would wait for them: those of the next partition
-  /// are fetched while this one is walked, some lines with every step of the inner loops. Many pairs
-  /// work long on what they load.
+  /// are fetched while this one is walked, some lines with every step of the inner loops. Many
+  /// pairs work long on what they load.
   void plan_fetching(int64_t partition) {
     num_ahead_ = 0;
     lines_a_step_ = 0;

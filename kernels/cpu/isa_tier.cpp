@@ -9,6 +9,8 @@ const char* isa_tier_name(IsaTier tier) {
       return "portable";
     case IsaTier::kAvx2:
       return "avx2";
+    case IsaTier::kAvx2Vnni:
+      return "avx2vnni";
     case IsaTier::kAvx512:
       return "avx512";
   }
@@ -16,7 +18,7 @@ const char* isa_tier_name(IsaTier tier) {
 }
 
 std::optional<IsaTier> parse_isa_tier(std::string_view name) {
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     if (name == isa_tier_name(tier)) return tier;
   }
   return std::nullopt;

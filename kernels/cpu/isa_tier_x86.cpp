@@ -39,15 +39,21 @@ IsaTier detect() {
   if (!has_bits(state, bit(1) | bit(2)) || !has_bits(extended.ebx, bit(5))) {
     return IsaTier::kPortable;
   }
-  const bool foundation =
-      has_bits(state, bit(5) | bit(6) | bit(7)) &&  // masks, upper halves, 16-31
-      has_bits(extended.ebx, bit(16) | bit(17) | bit(30) | bit(31)) &&  // F DQ BW VL
-      has_bits(extended.ecx, bit(11));                                  // VNNI
+  const bool evex_vnni = has_bits(state, bit(5) | bit(6) | bit(7)) &&  // masks, upper halves, 16-31
+                         has_bits(extended.ebx, bit(16) | bit(31)) &&  // F VL
+                         has_bits(extended.ecx, bit(11));              // VNNI
+  const bool whole = has_bits(extended.ebx, bit(17) | bit(30));        // DQ BW
   const bool bf16 = extended.eax >= 1 && has_bits(cpuid(7, 1).eax, bit(5));
-  return foundation && bf16 ? IsaTier::kAvx512 : IsaTier::kAvx2;
+  if (evex_vnni && whole && bf16) return IsaTier::kAvx512;
+  return evex_vnni || has_vex_vnni() ? IsaTier::kAvx2Vnni : IsaTier::kAvx2;
 }
 
 }  // namespace
+
+bool has_vex_vnni() {
+  static const bool has = cpuid(7, 0).eax >= 1 && has_bits(cpuid(7, 1).eax, bit(4));
+  return has;
+}
 
 IsaTier best_isa_tier() {
   static const IsaTier tier = detect();

@@ -23,6 +23,9 @@ const LinearTier& tier_kernels(IsaTier tier) {
     case IsaTier::kAvx2:
       kernels = avx2_linear_tier();
       break;
+    case IsaTier::kAvx2Vnni:
+      kernels = has_vex_vnni() ? avx2_vnni_vex_linear_tier() : avx2_vnni_evex_linear_tier();
+      break;
     case IsaTier::kAvx512:
       kernels = avx512_linear_tier();
       break;
@@ -116,6 +119,7 @@ LinearTask share_of(const LinearTask& whole, const Grid& grid, int64_t index, in
   const int64_t r = index / grid.panels;
   const int64_t steps = num_panels / step;
   LinearTask task = whole;
+  task.is_cold = true;
   task.panel_begin = steps * p / grid.panels * step;
   task.panel_end = steps * (p + 1) / grid.panels * step;
   task.row_begin = num_rows * r / grid.rows;
@@ -123,7 +127,11 @@ LinearTask share_of(const LinearTask& whole, const Grid& grid, int64_t index, in
   return task;
 }
 
-/// Runs multiply(task) for each share of the grid.
+/// Bytes of weights that a thread takes at once of what it shares: enough to hide the taking, few
+/// enough that none waits long for the last.
+constexpr int64_t kPieceBytes = int64_t{64} << 10;
+
+/// Runs multiply(task) for pieces that cover the product: panels in multiples of `step`.
 template <typename Multiply>
 void run_grid(const LinearTask& whole, const Grid& grid, int64_t num_panels, int64_t step,
               int64_t num_rows, ThreadTeam& team, const Multiply& multiply) {
@@ -133,10 +141,26 @@ void run_grid(const LinearTask& whole, const Grid& grid, int64_t num_panels, int
     task.tally = team.tally();
     if (task.panel_begin < task.panel_end && task.row_begin < task.row_end) multiply(task);
   };
-  if (grid.panels * grid.rows == 1)
+  if (grid.panels * grid.rows == 1) {
     run_share(0);
-  else
+  } else if (grid.rows > 1) {
     team.run(run_share);
+  } else {
+    const int64_t step_bytes = step * whole.panel_bytes;
+    const int64_t piece = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(1, step_bytes));
+    team.share(num_panels / step, piece,
+               [&](int64_t begin, int64_t end, bool is_cold, bool goes_on) {
+                 LinearTask task = whole;
+                 task.panel_begin = begin * step;
+                 task.panel_end = end * step;
+                 task.is_cold = is_cold;
+                 task.goes_on = goes_on;
+                 task.row_begin = 0;
+                 task.row_end = num_rows;
+                 task.tally = team.tally();
+                 multiply(task);
+               });
+  }
 }
 
 const PanelMatrix& panel_matrix(const PackedMatrix& w) {

@@ -149,10 +149,16 @@ inline void count_tile(uint64_t* tally) {
 /// Weights come from memory once, while a panel's first tile is computed, and from the cache for
 /// the others. So a lone tile fetches its own weights a little ahead; several share out the next
 /// panel's lines, since fetching them all during one tile would hold up its own loads.
+/// is_cold: nobody has fetched this panel, so its first tile does.
 /// next_bytes: from this panel to the one that is read next; 0: none.
-inline TilePlan plan_tile(int64_t next_bytes, int64_t tile, int64_t num_tiles) {
-  if (num_tiles == 1) return {kFetchFour, kStreamAheadBytes};
+inline TilePlan plan_tile(bool is_cold, int64_t next_bytes, int64_t tile, int64_t num_tiles) {
+  if (num_tiles == 1 || (is_cold && tile == 0)) return {kFetchFour, kStreamAheadBytes};
   if (next_bytes == 0) return {kFetchOne, 0};
+  if (is_cold) {
+    --tile;
+    --num_tiles;
+  }
+  if (num_tiles == 1) return {kFetchFour, next_bytes};
   if (num_tiles == 2 || (num_tiles == 3 && tile == 0)) {
     return {kFetchTwo, next_bytes + tile * 2 * kLineBytes};
   }
@@ -163,8 +169,8 @@ inline TilePlan plan_tile(int64_t next_bytes, int64_t tile, int64_t num_tiles) {
 /// A panel times all rows of the task.
 template <int kMaxRows, typename Store>
 void multiply_panel(const LinearTask& task, const LaneArgs& args,
-                    const LaneKernels (&kernels)[kMaxRows], int64_t panel, int64_t next_bytes,
-                    const Store& store) {
+                    const LaneKernels (&kernels)[kMaxRows], int64_t panel, bool is_cold,
+                    int64_t next_bytes, const Store& store) {
   const int64_t num_rows = task.row_end - task.row_begin;
   const int64_t num_tiles = (num_rows + kMaxRows - 1) / kMaxRows;
   const int64_t short_rows = num_rows / num_tiles;  // tiles of like size, not six, six and one
@@ -172,7 +178,7 @@ void multiply_panel(const LinearTask& task, const LaneArgs& args,
   int64_t row = task.row_begin;
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
     const int rows = static_cast<int>(tile < num_longer_tiles ? short_rows + 1 : short_rows);
-    const TilePlan plan = plan_tile(next_bytes, tile, num_tiles);
+    const TilePlan plan = plan_tile(is_cold, next_bytes, tile, num_tiles);
     multiply_tile<kMaxRows>(task, args, plan, kernels[rows - 1], panel, row, rows, store);
     count_tile(task.tally);
     row += rows;
@@ -190,16 +196,17 @@ void multiply_gated(const LinearTask& task, const LaneArgs& args,
         first + gated.block_panels < task.panel_end ? first + gated.block_panels : task.panel_end;
     const int64_t to_factors = (gated.num_panels + first - (end - 1)) * task.panel_bytes;
     const int64_t to_gates =
-        end < task.panel_end ? (end - (gated.num_panels + end - 1)) * task.panel_bytes : 0;
+        end < task.panel_end || task.goes_on ? (1 - gated.num_panels) * task.panel_bytes : 0;
     const TileStore gates{gated.scratch, block_cols,       task.row_begin,
                           task.bias,     task.num_outputs, first};
     for (int64_t panel = first; panel < end; ++panel) {
       multiply_panel<kMaxRows>(task, args, kernels, panel,
+                               task.is_cold && panel == task.panel_begin,
                                panel + 1 < end ? task.panel_bytes : to_factors, gates);
     }
     const TileGate factors{task, gated.num_panels + first};
     for (int64_t panel = first; panel < end; ++panel) {
-      multiply_panel<kMaxRows>(task, args, kernels, gated.num_panels + panel,
+      multiply_panel<kMaxRows>(task, args, kernels, gated.num_panels + panel, false,
                                panel + 1 < end ? task.panel_bytes : to_gates, factors);
     }
     ConvertTask out = gated.out;
@@ -241,8 +248,9 @@ void multiply_panels(const LinearTask& task, const LaneKernels (&kernels)[kMaxRo
                         task.num_outputs,
                         0};
   for (int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
-    multiply_panel<kMaxRows>(task, args, kernels, panel,
-                             panel + 1 < task.panel_end ? task.panel_bytes : 0, store);
+    multiply_panel<kMaxRows>(task, args, kernels, panel, task.is_cold && panel == task.panel_begin,
+                             panel + 1 < task.panel_end || task.goes_on ? task.panel_bytes : 0,
+                             store);
   }
 }
 

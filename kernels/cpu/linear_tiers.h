@@ -1,5 +1,5 @@
 // What linear.cpp hands to an instruction-set tier, and the tiers' entry points.
-// Called by linear.cpp; fulfilled by linear_portable.cpp, linear_avx2.cpp and linear_avx512.cpp.
+// Called by linear.cpp; fulfilled by linear_portable.cpp, linear_avx2*.cpp and linear_avx512.cpp.
 //
 // The tier files are compiled with flags that not every processor runs. So nothing here may compile
 // to code outside their anonymous namespaces: plain data only, no inline functions, no std types.
@@ -67,6 +67,8 @@ struct LinearTask {
 
   int64_t panel_begin;
   int64_t panel_end;
+  bool is_cold;  ///< nobody has fetched panel_begin
+  bool goes_on;  ///< the thread goes on with panel_end: worth fetching ahead
   int64_t row_begin;
   int64_t row_end;
 
@@ -86,6 +88,8 @@ struct LinearTier {
 /// Null where the build has no such tier (another processor family).
 const LinearTier* portable_linear_tier();
 const LinearTier* avx2_linear_tier();
+const LinearTier* avx2_vnni_vex_linear_tier();
+const LinearTier* avx2_vnni_evex_linear_tier();
 const LinearTier* avx512_linear_tier();
 
 }  // namespace phalanx::kernels::cpu

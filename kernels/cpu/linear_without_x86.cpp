@@ -4,6 +4,8 @@
 namespace phalanx::kernels::cpu {
 
 const LinearTier* avx2_linear_tier() { return nullptr; }
+const LinearTier* avx2_vnni_vex_linear_tier() { return nullptr; }
+const LinearTier* avx2_vnni_evex_linear_tier() { return nullptr; }
 const LinearTier* avx512_linear_tier() { return nullptr; }
 
 }  // namespace phalanx::kernels::cpu

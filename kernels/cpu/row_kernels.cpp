@@ -14,6 +14,7 @@ const RowKernels& row_kernels(IsaTier tier) {
     case IsaTier::kPortable:
       break;
     case IsaTier::kAvx2:
+    case IsaTier::kAvx2Vnni:
       return row_kernels_avx2();
     case IsaTier::kAvx512:
       return row_kernels_avx512();

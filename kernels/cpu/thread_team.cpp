@@ -186,6 +186,7 @@ ThreadTeam::ThreadTeam(int num_threads, bool spin, const std::vector<int>& cpus,
                        TraceRecorder* trace)
     : state_(std::make_unique<State>()), trace_(trace) {
   PHALANX_CHECK_GE(num_threads, 1, "a thread team needs at least the calling thread");
+  parts_ = std::make_unique<Part[]>(static_cast<size_t>(num_threads));
   State& state = *state_;
   state.size = num_threads;
   state.spin = spin;
@@ -238,6 +239,49 @@ ThreadTeam::~ThreadTeam() {
 int ThreadTeam::size() const { return state_->size; }
 
 uint64_t* ThreadTeam::tally() const { return state_->work->tally(thread_index); }
+
+void ThreadTeam::deal(int64_t num_items) {
+  PHALANX_CHECK_LE(num_items, int64_t{UINT32_MAX}, "items that threads share");
+  for (int i = 0; i < size(); ++i) {
+    const auto begin = static_cast<uint64_t>(num_items * i / size());
+    const auto end = static_cast<uint64_t>(num_items * (i + 1) / size());
+    parts_[static_cast<size_t>(i)].left.store(begin << 32 | end, std::memory_order_relaxed);
+  }
+}
+
+bool ThreadTeam::take_of(Part& part, int64_t piece, bool from_back, Piece* taken) {
+  uint64_t left = part.left.load(std::memory_order_relaxed);
+  for (;;) {
+    const auto begin = static_cast<int64_t>(left >> 32);
+    const auto end = static_cast<int64_t>(left & UINT32_MAX);
+    if (begin >= end) return false;
+    const int64_t count = std::min(piece, end - begin);
+    *taken = from_back ? Piece{end - count, end, false}
+                       : Piece{begin, begin + count, begin + count < end};
+    const uint64_t rest = from_back ? left - static_cast<uint64_t>(count)
+                                    : left + (static_cast<uint64_t>(count) << 32);
+    // Relaxed: pieces are disjoint, and the join publishes what was made of them.
+    if (part.left.compare_exchange_weak(left, rest, std::memory_order_relaxed)) return true;
+  }
+}
+
+bool ThreadTeam::take(int index, int64_t piece, Piece* taken) {
+  if (take_of(parts_[static_cast<size_t>(index)], piece, false, taken)) return true;
+  for (;;) {
+    Part* richest = nullptr;
+    int64_t most = 0;
+    for (int i = 0; i < size(); ++i) {
+      const uint64_t left = parts_[static_cast<size_t>(i)].left.load(std::memory_order_relaxed);
+      const int64_t count =
+          static_cast<int64_t>(left & UINT32_MAX) - static_cast<int64_t>(left >> 32);
+      if (count <= most) continue;
+      most = count;
+      richest = &parts_[static_cast<size_t>(i)];
+    }
+    if (richest == nullptr) return false;
+    if (take_of(*richest, piece, true, taken)) return true;
+  }
+}
 
 void ThreadTeam::run_erased(Entry entry, void* context) {
   state_->label = label_;

@@ -1,6 +1,7 @@
 // The threads of one rank: runs a body on all of them and joins; used by every CPU operator.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -69,11 +70,49 @@ class ThreadTeam {
     });
   }
 
+  /// The same cut, but each thread walks its part in pieces of `piece` items, front to back, and
+  /// one that is done takes pieces from the back of whoever has most left: a thread that another
+  /// process or a slower core holds up does not hold up the rest. body(begin, end, is_first,
+  /// goes_on) for each piece; is_first: the thread did not take the items before it; goes_on: it
+  /// most likely takes those after it next.
+  template <typename Body>
+  void share(int64_t num_items, int64_t piece, Body&& body) {
+    if (size() == 1 || num_items <= piece) {
+      const TraceScope scope(trace_, kFirstKernelTrack, label_);
+      for (int64_t i = 0; i < num_items; i += piece) {
+        body(i, i + piece < num_items ? i + piece : num_items, i == 0, i + piece < num_items);
+      }
+      return;
+    }
+    deal(num_items);
+    run([&](int index) {
+      int64_t follows = -1;
+      for (Piece taken; take(index, piece, &taken); follows = taken.end) {
+        body(taken.begin, taken.end, taken.begin != follows, taken.goes_on);
+      }
+    });
+  }
+
  private:
+  struct Piece {
+    int64_t begin;
+    int64_t end;
+    bool goes_on;
+  };
+  /// A thread's part that nobody has taken yet: begin in the high half, end in the low half.
+  struct alignas(64) Part {
+    std::atomic<uint64_t> left{0};
+  };
+
+  void deal(int64_t num_items);
+  bool take(int index, int64_t piece, Piece* taken);
+  bool take_of(Part& part, int64_t piece, bool from_back, Piece* taken);
+
   using Entry = void (*)(void* context, int index);
   void run_erased(Entry entry, void* context);
   struct State;
   std::unique_ptr<State> state_;
+  std::unique_ptr<Part[]> parts_;  // [size]
   TraceRecorder* trace_;
   const char* label_ = "work";
 };

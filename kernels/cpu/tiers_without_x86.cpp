@@ -7,6 +7,7 @@
 namespace phalanx::kernels {
 
 IsaTier best_isa_tier() { return IsaTier::kPortable; }
+bool has_vex_vnni() { return false; }
 
 namespace cpu {
 

@@ -40,6 +40,8 @@ const LimitLoops& limit_loops(kernels::IsaTier tier) {
       return limit_loops_portable();
     case kernels::IsaTier::kAvx2:
       return limit_loops_avx2();
+    case kernels::IsaTier::kAvx2Vnni:
+      return limit_loops_avx2_vnni();
     case kernels::IsaTier::kAvx512:
       return limit_loops_avx512();
   }

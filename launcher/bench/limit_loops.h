@@ -26,7 +26,8 @@ struct LimitLoops {
 const LimitLoops& limit_loops(kernels::IsaTier tier);
 
 const LimitLoops& limit_loops_portable();
-const LimitLoops& limit_loops_avx2();    ///< off x86: the portable ones
-const LimitLoops& limit_loops_avx512();  ///< off x86: the portable ones
+const LimitLoops& limit_loops_avx2();       ///< off x86: the portable ones
+const LimitLoops& limit_loops_avx2_vnni();  ///< off x86: the portable ones
+const LimitLoops& limit_loops_avx512();     ///< off x86: the portable ones
 
 }  // namespace phalanx::bench

@@ -39,6 +39,30 @@ void int8_peak(int64_t rounds) {
 }
 #undef PHALANX_DOT
 
+constexpr int kVnniChains = 12;
+#define PHALANX_TWELVE_DOTS(encoding)                     \
+  encoding "vpdpbusd %%ymm14, %%ymm15, %%ymm0\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm1\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm2\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm3\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm4\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm5\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm6\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm7\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm8\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm9\n" encoding \
+           "vpdpbusd %%ymm14, %%ymm15, %%ymm10\n" encoding "vpdpbusd %%ymm14, %%ymm15, %%ymm11\n"
+#define PHALANX_VNNI_PEAK(name, encoding)                                                        \
+  void name(int64_t rounds) {                                                                    \
+    asm volatile("vzeroall\n1:\n" PHALANX_TWELVE_DOTS(encoding) "dec %0\n jnz 1b\n vzeroupper\n" \
+                 : "+r"(rounds)::"cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",   \
+                   "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm14", "xmm15");                  \
+  }
+PHALANX_VNNI_PEAK(int8_peak_vex, "%{vex%} ")
+PHALANX_VNNI_PEAK(int8_peak_evex, "%{evex%} ")
+#undef PHALANX_VNNI_PEAK
+#undef PHALANX_TWELVE_DOTS
+
 }  // namespace
 
 const LimitLoops& limit_loops_avx2() {
@@ -48,6 +72,16 @@ const LimitLoops& limit_loops_avx2() {
       kF32,
       kF32,
       ReadLoop<32>::read};
+  return kLoops;
+}
+
+const LimitLoops& limit_loops_avx2_vnni() {
+  static const LimitLoops kLoops = [] {
+    LimitLoops loops = limit_loops_avx2();
+    loops.int8 = {"vpdpbusd ymm", kVnniChains * 64.0,
+                  kernels::has_vex_vnni() ? int8_peak_vex : int8_peak_evex};
+    return loops;
+  }();
   return kLoops;
 }
 

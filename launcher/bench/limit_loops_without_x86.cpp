@@ -4,6 +4,7 @@
 namespace phalanx::bench {
 
 const LimitLoops& limit_loops_avx2() { return limit_loops_portable(); }
+const LimitLoops& limit_loops_avx2_vnni() { return limit_loops_portable(); }
 const LimitLoops& limit_loops_avx512() { return limit_loops_portable(); }
 
 }  // namespace phalanx::bench

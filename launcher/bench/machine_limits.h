@@ -52,9 +52,9 @@ class MachineLimits {
   int64_t working_set_bytes(ReadFrom from) const;
 
   /// GOP/s, a multiply and an add being two, of that instruction in registers:
-  ///   int8  avx512: vpdpbusd zmm. avx2: vpmaddubsw + vpmaddwd + vpaddd ymm.
-  ///   bf16  avx512: vdpbf16ps zmm. avx2: as f32.
-  ///   f32   avx512, avx2: vfmadd231ps.
+  ///   int8  avx512: vpdpbusd zmm. avx2vnni: vpdpbusd ymm. avx2: vpmaddubsw + vpmaddwd + vpaddd
+  ///   ymm. bf16  avx512: vdpbf16ps zmm. avx2, avx2vnni: as f32. f32   avx512, avx2, avx2vnni:
+  ///   vfmadd231ps.
   /// portable: all three are the compiler's f32 multiply and add.
   double peak_gops(PeakKind kind);
   double int8_gops() { return peak_gops(PeakKind::kInt8); }

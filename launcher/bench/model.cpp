@@ -38,7 +38,7 @@ std::vector<Flag> flags() {
       {"--tp", "N", "0", "tp_size; 0: all ranks of mpirun by pp_size"},
       {"--pp", "N", "1", "pp_size"},
       {"--kv", "FORMAT", "bf16", "KV cache: f32, bf16 or int8"},
-      {"--isa", "TIER", "auto", "auto, portable, avx2 or avx512"},
+      {"--isa", "TIER", "auto", "auto, portable, avx2, avx2vnni or avx512"},
       {"--step-tokens", "N", "1024", "tokens of a step at most"},
       {"--pin", "", "", "bind threads to cores, whatever llm-worker would do by itself"},
       {"--repetitions", "N", "5", "samples of each row"},
@@ -310,8 +310,9 @@ Result<config::WorkerConfig> make_config(const BenchOptions& options, const Mode
   PHALANX_ASSIGN_OR_RETURN(const int64_t threads, options.integer("--threads", 0, 1024));
   PHALANX_ASSIGN_OR_RETURN(const int64_t step, options.integer("--step-tokens", 1, 65536));
   PHALANX_ASSIGN_OR_RETURN(const std::string kv, options.one_of("--kv", {"f32", "bf16", "int8"}));
-  PHALANX_ASSIGN_OR_RETURN(const std::string isa,
-                           options.one_of("--isa", {"auto", "portable", "avx2", "avx512"}));
+  PHALANX_ASSIGN_OR_RETURN(
+      const std::string isa,
+      options.one_of("--isa", {"auto", "portable", "avx2", "avx2vnni", "avx512"}));
   if (tp == 0) tp = std::max<int64_t>(1, world_size / pp);
   const int64_t longest_prompt = *std::max_element(bench.prompts.begin(), bench.prompts.end());
   const int64_t largest_batch =

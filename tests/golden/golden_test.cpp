@@ -132,7 +132,8 @@ TEST_P(Golden, TiersAgreeBitByBit) {
     testing::DirectExecutor portable(engine, kMaxTokens, kernels::KvFormat::kInt8,
                                      kernels::IsaTier::kPortable);
     const auto expected = portable.run(prompt.tokens, 0);
-    for (const auto tier : {kernels::IsaTier::kAvx2, kernels::IsaTier::kAvx512}) {
+    for (const auto tier :
+         {kernels::IsaTier::kAvx2, kernels::IsaTier::kAvx2Vnni, kernels::IsaTier::kAvx512}) {
       if (tier > kernels::best_isa_tier()) continue;
       testing::DirectExecutor executor(engine, kMaxTokens, kernels::KvFormat::kInt8, tier);
       EXPECT_EQ(executor.run(prompt.tokens, 0), expected)

@@ -27,7 +27,7 @@ void expect_tiers_match_oracle(ActivationForm form, const std::vector<float>& x,
                                int64_t num_cols, int64_t group_size, int64_t stride) {
   OwnedActivation expected(form, num_rows, num_cols, group_size);
   reference::convert_rows({x.data(), stride}, num_rows, expected.view);
-  for (IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (IsaTier tier : kIsaTiers) {
     if (tier > best_isa_tier()) continue;
     for (const int64_t cut : {int64_t{0}, num_rows / 3}) {
       OwnedActivation actual(form, num_rows, num_cols, group_size);

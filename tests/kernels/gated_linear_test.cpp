@@ -81,7 +81,7 @@ void expect_same_as_unfused(Operators& operators, WeightFormat format, int64_t h
 }
 
 TEST(GatedLinear, GivesTheBitsOfItsThreeParts) {
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     if (tier > best_isa_tier()) continue;
     for (const int threads : {1, 3}) {
       CpuBackendOptions options;

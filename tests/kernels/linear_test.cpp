@@ -26,7 +26,7 @@ using test::StoredMatrixShape;
 
 std::vector<IsaTier> available_tiers() {
   std::vector<IsaTier> tiers;
-  for (IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512})
+  for (IsaTier tier : kIsaTiers)
     if (tier <= best_isa_tier()) tiers.push_back(tier);
   return tiers;
 }

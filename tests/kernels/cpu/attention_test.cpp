@@ -34,7 +34,7 @@ std::unique_ptr<Operators> best_backend(int num_threads = 1) {
 
 std::vector<IsaTier> tiers() {
   std::vector<IsaTier> out;
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     if (tier <= best_isa_tier()) out.push_back(tier);
   }
   return out;

@@ -32,7 +32,7 @@ struct Backend {
 
 std::vector<Backend> cpu_backends() {
   std::vector<Backend> out;
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     if (tier > best_isa_tier()) continue;
     for (const int num_threads : {1, 2, 3}) {
       CpuBackendOptions options;
@@ -527,7 +527,7 @@ uint64_t pieces_of(const WorkCounter& counter, const std::function<void()>& work
 TEST(CpuOperators, CountPiecesWithinAnOperator) {
   constexpr int64_t kRows = 96;
   constexpr int64_t kCols = 256;
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     if (tier > best_isa_tier()) continue;
     for (const int num_threads : {1, 3}) {
       WorkCounter counter;

@@ -12,7 +12,7 @@ namespace phalanx::kernels {
 namespace {
 
 TEST(IsaTier, NamesParseBack) {
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     EXPECT_EQ(parse_isa_tier(isa_tier_name(tier)), tier);
   }
   EXPECT_EQ(parse_isa_tier("avx"), std::nullopt);
@@ -39,6 +39,11 @@ TEST(IsaTier, DetectionAgreesWithTheKernel) {
   IsaTier expected = IsaTier::kPortable;
   if (has({"avx2", "fma", "f16c"})) expected = IsaTier::kAvx2;
   if (expected == IsaTier::kAvx2 &&
+      (has({"avx_vnni"}) || has({"avx512f", "avx512vl", "avx512_vnni"}))) {
+    expected = IsaTier::kAvx2Vnni;
+  }
+  EXPECT_EQ(has_vex_vnni(), has({"avx_vnni"}));
+  if (expected == IsaTier::kAvx2Vnni &&
       has({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"})) {
     expected = IsaTier::kAvx512;
   }

@@ -21,7 +21,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 std::vector<IsaTier> tiers() {
   std::vector<IsaTier> out;
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     if (tier <= best_isa_tier()) out.push_back(tier);
   }
   return out;

@@ -23,7 +23,7 @@ using kernels::IsaTier;
 
 std::vector<IsaTier> tiers() {
   std::vector<IsaTier> out;
-  for (const IsaTier tier : {IsaTier::kPortable, IsaTier::kAvx2, IsaTier::kAvx512}) {
+  for (const IsaTier tier : kIsaTiers) {
     if (tier <= kernels::best_isa_tier()) out.push_back(tier);
   }
   return out;
