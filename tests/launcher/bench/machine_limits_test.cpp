@@ -23,7 +23,7 @@ using kernels::IsaTier;
 
 std::vector<IsaTier> tiers() {
   std::vector<IsaTier> out;
-  for (const IsaTier tier : kIsaTiers) {
+  for (const IsaTier tier : kernels::kIsaTiers) {
     if (tier <= kernels::best_isa_tier()) out.push_back(tier);
   }
   return out;
