@@ -36,21 +36,18 @@ struct HostPlacement {
 /// Processors of ranks with equal lists, while there are enough:
 /// - no processor twice; no second processor of a core (SMT) while a core is free;
 /// - a rank gets cores that are neighbours in hwloc's order. It stays within a package, within a
-/// NUMA
-///   node, within an L3 cache wherever all ranks can, and ranks spread over these evenly;
+///   NUMA node, within an L3 cache wherever all ranks can, and ranks spread over these evenly;
 /// - where cores of one node differ in speed (hybrids), faster ones first, dealt out by turns so
-/// that
-///   all ranks get alike. Over several nodes being near counts more.
+///   that all ranks get alike. Over several nodes being near counts more.
 /// When threads outnumber the processors these are dealt out round and round.
 /// Processors that the topology does not know count as cores of their own, after all others.
 ///
 /// pins: a bound thread keeps its caches and the memory of its node, but cannot evade company. So
-/// only if `fits`, there is more than one processor, the ranks take every core they may use (or
-/// else two such jobs on one host would crowd the same cores while others are idle), and
-/// - either somebody gave the job a part of the machine (a cpuset, Slurm, mpirun --bind-to,
-/// taskset),
-/// - or what it may use spans several NUMA nodes, where a thread that moves leaves its memory
-/// behind.
+/// only if `fits`, there is more than one processor, the ranks take every core they may use (else
+/// two such jobs on one host would crowd the same cores while others are idle), and
+/// - either somebody gave the job a part of the machine, or its ranks parts of their own (a cpuset,
+///   Slurm, mpirun --bind-to, taskset),
+/// - or what it may use spans several NUMA nodes, where a thread that moves leaves its memory.
 HostPlacement place_ranks(const MachineTopology& topology, const HostRanks& host, int asked);
 
 /// One process that has `allowed` to itself: the processor of each of its threads. Cores first, and
