@@ -36,6 +36,25 @@ enum class WeightFormat : uint8_t { kF32, kBf16, kW8, kW4 };
 
 const char* weight_format_name(WeightFormat format);  ///< "f32", "bf16", "w8", "w4"
 
+constexpr bool is_quantized(WeightFormat format) {
+  return format == WeightFormat::kW8 || format == WeightFormat::kW4;
+}
+
+/// Bytes of the codes of one row in the natural layout; num_cols is even for w4.
+constexpr int64_t weight_row_bytes(WeightFormat format, int64_t num_cols) {
+  switch (format) {
+    case WeightFormat::kF32:
+      return num_cols * 4;
+    case WeightFormat::kBf16:
+      return num_cols * 2;
+    case WeightFormat::kW8:
+      return num_cols;
+    case WeightFormat::kW4:
+      return num_cols / 2;
+  }
+  return 0;
+}
+
 /// Some rows and columns of a stored matrix in its natural layout: row n holds K codes in a row.
 /// Views memory (usually a mapped engine file); read only during pack_matrix.
 struct MatrixSource {

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "launcher/bench/commands.h"
-#include "launcher/bench/stop_signal.h"
+#include "launcher/stop_signal.h"
 #include "parallel/mpi_session.h"
 
 namespace phalanx::bench {
@@ -79,10 +79,10 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   try {
-    phalanx::bench::catch_stop_signals();
+    phalanx::catch_stop_signals();
     return phalanx::bench::run(std::vector<std::string>(argv + 1, argv + argc));
-  } catch (const phalanx::bench::Stopped&) {
-    const int signal = phalanx::bench::stop_signal();
+  } catch (const phalanx::Stopped&) {
+    const int signal = phalanx::stop_signal();
     std::cerr << "llm-bench: stopped by " << strsignal(signal) << "\n";
     return 128 + signal;
   } catch (const std::exception& error) {

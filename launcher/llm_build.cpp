@@ -13,6 +13,7 @@
 
 #include "launcher/llm_build_inspect.h"
 #include "launcher/llm_build_options.h"
+#include "launcher/stop_signal.h"
 #include "runtime/builder/engine_builder.h"
 #include "runtime/executor/memory_ledger.h"
 #include "runtime/model/engine_file.h"
@@ -24,27 +25,12 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kWrongCommandLine = 2;
 
-volatile std::sig_atomic_t stop_signal = 0;
-
-/// Thrown out of a build, which takes back what it has written.
-struct Stopped {};
-
-/// Ctrl-C leaves no half of an engine; a second one ends at once. A file size limit is an error of
-/// writing, not a death.
-void catch_signals() {
-  struct sigaction action {};
-  action.sa_handler = [](int signal) { stop_signal = signal; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
-  std::signal(SIGXFSZ, SIG_IGN);
-}
-
 /// One line on stderr, rewritten in place on a terminal and silent otherwise.
 builder::Progress progress_line() {
   const bool prints = ::isatty(STDERR_FILENO) != 0;
   auto last = std::chrono::steady_clock::time_point();
   return [prints, last](int64_t done, int64_t total) mutable {
-    if (stop_signal != 0) throw Stopped();
+    check_stop();  // what was written is taken back
     if (!prints) return;
     const auto now = std::chrono::steady_clock::now();
     if (done < total && now - last < std::chrono::milliseconds(100)) return;
@@ -119,10 +105,11 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   try {
-    phalanx::launcher::catch_signals();
+    phalanx::catch_stop_signals();
+    std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is an error of writing, not a death
     return phalanx::launcher::run(std::vector<std::string>(argv + 1, argv + argc));
-  } catch (const phalanx::launcher::Stopped&) {
-    const int signal = phalanx::launcher::stop_signal;
+  } catch (const phalanx::Stopped&) {
+    const int signal = phalanx::stop_signal();
     std::cerr << "llm-build: stopped by " << strsignal(signal) << "; nothing was left behind\n";
     return 128 + signal;
   } catch (const std::exception& error) {

@@ -18,6 +18,7 @@
 #include "runtime/base/check.h"
 #include "runtime/base/log.h"
 #include "runtime/executor/memory_ledger.h"
+#include "runtime/scheduler/kv_pool.h"
 
 namespace phalanx::launcher {
 namespace {
@@ -68,18 +69,14 @@ Result<std::shared_ptr<const model::EngineFile>> open_engine(const config::Worke
                                         " (an engine is the directory that llm-build makes)"};
 }
 
-int64_t blocks_for(int64_t tokens) {
-  return (tokens + kernels::kBlockTokens - 1) / kernels::kBlockTokens;
-}
-
 /// Blocks the configuration asks for, or that memory gives: its fraction of what is available to
 /// this rank, and no more than weights and activations leave.
 Result<int64_t> choose_num_blocks(const config::WorkerConfig& config, const StepLimits& limits,
                                   int64_t bytes_per_block, int64_t available_bytes,
                                   int64_t other_bytes) {
-  const int64_t context_blocks = blocks_for(limits.max_positions);
+  const int64_t context_blocks = blocks_for_tokens(limits.max_positions, kernels::kBlockTokens);
   if (const int64_t tokens = config.kv_cache().capacity_tokens(); tokens > 0) {
-    const int64_t blocks = blocks_for(tokens);
+    const int64_t blocks = blocks_for_tokens(tokens, kernels::kBlockTokens);
     if (blocks < context_blocks) {
       return invalid_argument("kv_cache.capacity_tokens = " + std::to_string(tokens) +
                               ": allowed 0 or at least one context of " +

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/huge_memory.h"
+#include "runtime/base/ceil_div.h"
 #include "runtime/base/dtype.h"
 
 namespace phalanx::kernels::cpu {
@@ -66,8 +67,6 @@ void store_token(const AttentionKernels& kernels, KvFormat format, const KvBlock
     }
   }
 }
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 

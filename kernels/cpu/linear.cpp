@@ -8,6 +8,7 @@
 #include "kernels/cpu/huge_memory.h"
 #include "kernels/cpu/linear_tiers.h"
 #include "kernels/cpu/panel_matrix.h"
+#include "runtime/base/ceil_div.h"
 #include "runtime/base/check.h"
 
 namespace phalanx::kernels {
@@ -47,8 +48,6 @@ auto multiply_kernel(const LinearTier& tier, WeightFormat format) {
   }
   return tier.multiply_f32;
 }
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Threads as a grid: `panels` parts of the panels by `rows` parts of the rows.
 struct Grid {

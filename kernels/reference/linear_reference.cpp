@@ -16,24 +16,6 @@
 namespace phalanx::kernels::reference {
 namespace {
 
-int64_t row_bytes(WeightFormat format, int64_t num_cols) {
-  switch (format) {
-    case WeightFormat::kF32:
-      return num_cols * 4;
-    case WeightFormat::kBf16:
-      return num_cols * 2;
-    case WeightFormat::kW8:
-      return num_cols;
-    case WeightFormat::kW4:
-      return num_cols / 2;
-  }
-  return 0;
-}
-
-bool is_quantized(WeightFormat format) {
-  return format == WeightFormat::kW8 || format == WeightFormat::kW4;
-}
-
 template <typename T>
 T load(const std::byte* from, int64_t index) {
   T value;
@@ -98,7 +80,7 @@ class NaturalMatrix final : public PackedMatrix {
   }
 
   const std::byte* row(int64_t n) const {
-    return codes_.data() + n * row_bytes(format_, num_cols_);
+    return codes_.data() + n * weight_row_bytes(format_, num_cols_);
   }
   float scale(int64_t n, int64_t group) const { return scales_[index(n, group)]; }
   int32_t zero(int64_t n, int64_t group) const { return zeros_[index(n, group)]; }
@@ -111,7 +93,7 @@ class NaturalMatrix final : public PackedMatrix {
 
   void append_row(const MatrixSource& source, int64_t n) {
     const std::byte* codes = source.codes + n * source.row_stride_bytes;
-    codes_.insert(codes_.end(), codes, codes + row_bytes(format_, num_cols_));
+    codes_.insert(codes_.end(), codes, codes + weight_row_bytes(format_, num_cols_));
     if (!is_quantized(format_)) return;
     for (int64_t group = 0; group < num_cols_ / group_size_; ++group) {
       scales_.push_back(load_scale(source, n, group));

@@ -56,8 +56,7 @@ class Families {
   }
 
   int64_t group_of(WeightFormat format) const {
-    const bool is_quantized = format == WeightFormat::kW8 || format == WeightFormat::kW4;
-    return is_quantized ? selection_.group_size : 0;
+    return kernels::is_quantized(format) ? selection_.group_size : 0;
   }
 
   /// Bytes that calls on a part of the model walk through, of which a model has `in_model`.

@@ -27,24 +27,6 @@ constexpr uint64_t kActivationSeed = 2;
 constexpr uint64_t kScaleSeed = 3;
 constexpr uint64_t kOutputSeed = 4;  // what outputs hold before they are written
 
-bool is_quantized(WeightFormat format) {
-  return format == WeightFormat::kW8 || format == WeightFormat::kW4;
-}
-
-int64_t row_bytes(WeightFormat format, int64_t num_cols) {
-  switch (format) {
-    case WeightFormat::kF32:
-      return num_cols * 4;
-    case WeightFormat::kBf16:
-      return num_cols * 2;
-    case WeightFormat::kW8:
-      return num_cols;
-    case WeightFormat::kW4:
-      return num_cols / 2;
-  }
-  return 0;
-}
-
 /// At most kDistinctRows random rows in the natural layout, f32 scales.
 class StoredRows {
  public:
@@ -53,7 +35,7 @@ class StoredRows {
         num_rows_(std::min(num_rows, kDistinctRows)),
         num_cols_(num_cols),
         group_size_(is_quantized(format) ? group_size : 0) {
-    const int64_t bytes = row_bytes(format, num_cols);
+    const int64_t bytes = weight_row_bytes(format, num_cols);
     codes_.resize(static_cast<size_t>(num_rows_ * bytes));
     std::vector<float> row(static_cast<size_t>(num_cols));
     for (int64_t n = 0; n < num_rows_; ++n) {
@@ -75,7 +57,7 @@ class StoredRows {
     source.num_rows = num_rows;
     source.num_cols = num_cols_;
     source.codes = codes_.data();
-    source.row_stride_bytes = row_bytes(format_, num_cols_);
+    source.row_stride_bytes = weight_row_bytes(format_, num_cols_);
     if (group_size_ == 0) return source;
     source.scales = reinterpret_cast<const std::byte*>(scales_.data());
     source.scale_row_stride = num_cols_ / group_size_;
@@ -227,7 +209,7 @@ class EmbeddingCase final : public KernelCase {
                 int64_t group_size, const RowIds& rows)
       : operators_(operators),
         vocab_size_(vocab_size),
-        bytes_of_row_(row_bytes(format, num_cols)),
+        bytes_of_row_(weight_row_bytes(format, num_cols)),
         groups_(is_quantized(format) ? num_cols / group_size : 0),
         codes_(operators.allocate(vocab_size * bytes_of_row_)),
         scales_(operators.allocate(std::max<int64_t>(1, vocab_size * groups_ * 4))),

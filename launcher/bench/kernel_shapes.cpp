@@ -65,13 +65,12 @@ Result<std::vector<MatrixShape>> matrices_of(const ModelShape& shape, int64_t gr
 
 int64_t model_bytes(const std::vector<MatrixShape>& matrices, kernels::WeightFormat format,
                     int64_t group_size) {
-  const bool is_quantized =
-      format == kernels::WeightFormat::kW8 || format == kernels::WeightFormat::kW4;
   int64_t bytes = 0;
   for (const MatrixShape& matrix : matrices)
     bytes += matrix.num_in_model *
              kernels::packed_matrix_bytes(format, matrix.num_rows, matrix.num_cols,
-                                          is_quantized ? group_size : 0, /*has_bias=*/false,
+                                          kernels::is_quantized(format) ? group_size : 0,
+                                          /*has_bias=*/false,
                                           /*has_zeros=*/false, matrix.num_lanes);
   return bytes;
 }

@@ -11,10 +11,10 @@
 #include "launcher/bench/kernel_check.h"
 #include "launcher/bench/kernel_families.h"
 #include "launcher/bench/machine_limits.h"
-#include "launcher/bench/stop_signal.h"
 #include "launcher/core_placement.h"
 #include "launcher/host_resources.h"
 #include "launcher/machine_topology.h"
+#include "launcher/stop_signal.h"
 
 namespace phalanx::bench {
 namespace {

@@ -9,10 +9,10 @@
 #include "launcher/bench/commands.h"
 #include "launcher/bench/isa_flag.h"
 #include "launcher/bench/machine_limits.h"
-#include "launcher/bench/stop_signal.h"
 #include "launcher/bench/topology_json.h"
 #include "launcher/host_resources.h"
 #include "launcher/machine_topology.h"
+#include "launcher/stop_signal.h"
 
 namespace phalanx::bench {
 namespace {

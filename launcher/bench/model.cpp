@@ -14,7 +14,7 @@
 #include "launcher/bench/model_costs.h"
 #include "launcher/bench/shape_engine.h"
 #include "launcher/bench/step_account.h"
-#include "launcher/bench/stop_signal.h"
+#include "launcher/stop_signal.h"
 #include "launcher/worker_config.h"
 #include "launcher/worker_job.h"
 #include "launcher/worker_setup.h"

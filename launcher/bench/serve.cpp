@@ -11,7 +11,7 @@
 
 #include "launcher/bench/commands.h"
 #include "launcher/bench/serve_options.h"
-#include "launcher/bench/stop_signal.h"
+#include "launcher/stop_signal.h"
 
 namespace phalanx::bench {
 namespace {

@@ -19,7 +19,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "launcher/bench/stop_signal.h"
+#include "launcher/stop_signal.h"
 #include "runtime/base/check.h"
 #include "runtime/builder/engine_builder.h"
 #include "runtime/builder/quantization_plan.h"

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "runtime/base/ceil_div.h"
 #include "runtime/scheduler/block_allocator.h"
 #include "runtime/scheduler/prefix_cache.h"
 
@@ -25,7 +26,7 @@ struct PrefixMatch {
 };
 
 constexpr int64_t blocks_for_tokens(int64_t num_tokens, int64_t block_tokens) {
-  return (num_tokens + block_tokens - 1) / block_tokens;
+  return ceil_div(num_tokens, block_tokens);
 }
 
 /// Blocks that a planned step still reads may be freed and planned for another sequence at once:

@@ -54,16 +54,15 @@ std::vector<std::byte> bytes_of(const ActivationView& view, int64_t rows) {
 
 void expect_same_as_unfused(Operators& operators, WeightFormat format, int64_t half, int64_t rows,
                             const Form& form, bool has_bias) {
-  const bool is_quantized = test::is_quantized(format);
-  const StoredMatrix stored(
-      {format, 2 * half, kNumCols, is_quantized ? kWeightGroup : 0, false, DType::kF32}, 7);
+  const int64_t weight_group = is_quantized(format) ? kWeightGroup : 0;
+  const StoredMatrix stored({format, 2 * half, kNumCols, weight_group, false, DType::kF32}, 7);
   MatrixSpec spec = stored.spec(1);
   const std::vector<float> bias = test::random_floats(static_cast<size_t>(2 * half), 3);
   if (has_bias) spec.bias = bias.data();
   const auto matrix = operators.pack_matrix(spec);
 
   const std::vector<float> x = test::random_floats(static_cast<size_t>(rows * kNumCols), 11);
-  OwnedActivation input(activation_form(format), rows, kNumCols, is_quantized ? kWeightGroup : 0);
+  OwnedActivation input(activation_form(format), rows, kNumCols, weight_group);
   operators.convert_rows({x.data(), kNumCols}, rows, input.view);
 
   std::vector<float> y(static_cast<size_t>(rows * 2 * half));

@@ -18,7 +18,6 @@
 namespace phalanx::kernels {
 namespace {
 
-using test::is_quantized;
 using test::OwnedActivation;
 using test::random_floats;
 using test::StoredMatrix;

@@ -23,10 +23,6 @@ struct StoredMatrixShape {
   DType scale_dtype = DType::kF32;
 };
 
-inline bool is_quantized(WeightFormat format) {
-  return format == WeightFormat::kW8 || format == WeightFormat::kW4;
-}
-
 /// Natural layout with a few bytes between rows, so that strides matter.
 class StoredMatrix {
  public:

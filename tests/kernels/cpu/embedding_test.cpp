@@ -11,7 +11,6 @@
 namespace phalanx::kernels {
 namespace {
 
-using test::is_quantized;
 using test::StoredMatrix;
 
 TEST(EmbeddingTest, RowsMatchTheOracle) {

@@ -11,7 +11,6 @@
 namespace phalanx::kernels::cpu {
 namespace {
 
-using test::is_quantized;
 using test::StoredMatrix;
 
 float scale_of(const MatrixSource& source, int64_t n, int64_t group) {

@@ -1,9 +1,10 @@
-// Ctrl-C during a benchmark: long steps ask, clean up and end. Installed by llm-bench's main.
+// Ctrl-C during a build or a benchmark: long steps ask, clean up and end. Installed by the mains of
+// llm-build and llm-bench.
 #pragma once
 
 #include <exception>
 
-namespace phalanx::bench {
+namespace phalanx {
 
 /// SIGINT, SIGTERM and SIGHUP set a flag; a second one ends the process at once.
 void catch_stop_signals();
@@ -19,4 +20,4 @@ struct Stopped : std::exception {
 /// Throws Stopped when a signal has come.
 void check_stop();
 
-}  // namespace phalanx::bench
+}  // namespace phalanx

@@ -1,10 +1,10 @@
 // One flag, set by signals.
-#include "launcher/bench/stop_signal.h"
+#include "launcher/stop_signal.h"
 
 #include <csignal>
 #include <initializer_list>
 
-namespace phalanx::bench {
+namespace phalanx {
 namespace {
 
 volatile std::sig_atomic_t received = 0;
@@ -24,4 +24,4 @@ void check_stop() {
   if (received != 0) throw Stopped();
 }
 
-}  // namespace phalanx::bench
+}  // namespace phalanx
