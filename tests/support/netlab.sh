@@ -60,6 +60,7 @@ start_host() {  # NAME ADDRESS: a holder that is process 1 of its host and keeps
       mount --bind "$2/hosts" /etc/hosts
       ip link set lo up
       touch "$2/$1.ready"
+      [ "$1" != head ] || exec sleep infinity  # no init: a child of it would outlive it
       trap "exit 0" TERM
       while :; do sleep 3600 & wait $!; done' holder "$name" "$state" \
     </dev/null >/dev/null 2>"$state/$name.log" &
