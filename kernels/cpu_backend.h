@@ -13,6 +13,10 @@
 
 namespace phalanx::kernels {
 
+namespace cpu {
+class LinearTunings;
+}
+
 /// Instruction-set tiers, worst to best. kPortable needs nothing beyond the compiler's baseline.
 enum class IsaTier : uint8_t { kPortable, kAvx2, kAvx2Vnni, kAvx512 };
 
@@ -37,8 +41,10 @@ struct CpuBackendOptions {
   std::vector<int> cpus;               ///< thread i is bound to cpus[i]; empty: none is
   std::vector<int> memory_nodes;       ///< NUMA nodes of the cpus the threads run on; over several,
                                        ///< what allocate() gives is spread evenly
-  WorkCounter* work = nullptr;         ///< not owned; counts pieces inside operators, or null
-  TraceRecorder* trace = nullptr;      ///< not owned; records what each thread does, or null
+  /// How products are cut, where a tuner found better than the default; null: nowhere.
+  std::shared_ptr<const cpu::LinearTunings> tunings;
+  WorkCounter* work = nullptr;     ///< not owned; counts pieces inside operators, or null
+  TraceRecorder* trace = nullptr;  ///< not owned; records what each thread does, or null
 };
 
 /// Errors: InternalError when a tier is asked for that the processor lacks, or num_threads < 1.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "kernels/cpu/huge_memory.h"
 #include "kernels/cpu/linear.h"
@@ -58,7 +59,13 @@ CpuOperators::CpuOperators(const CpuBackendOptions& options)
       team_(options.num_threads, options.spin, options.cpus, options.work, options.trace),
       rows_(row_kernels(options.isa_tier)),
       attention_(options.isa_tier, team_),
-      chain_(team_) {}
+      chain_(team_) {
+  set_tunings(options.tunings);
+}
+
+void CpuOperators::set_tunings(std::shared_ptr<const LinearTunings> tunings) {
+  tunings_ = tunings != nullptr ? std::move(tunings) : std::make_shared<const LinearTunings>();
+}
 
 std::string CpuOperators::description() const {
   return std::string("cpu ") + isa_tier_name(options_.isa_tier) + " x " +
@@ -219,7 +226,8 @@ void CpuOperators::linear(const PackedMatrix& w, const ActivationView& x, int64_
   check_linear(w, x, num_rows, y);
   chain_.run();
   team_.set_label("linear");
-  cpu::linear(w, x, num_rows, y, options_.isa_tier, team_);
+  cpu::linear(w, x, num_rows, y, options_.isa_tier, team_,
+              tunings_->find(linear_key(w, num_rows, /*is_gated=*/false)));
 }
 
 void CpuOperators::gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
@@ -229,7 +237,8 @@ void CpuOperators::gated_linear(const PackedMatrix& w, const ActivationView& x, 
                 "a gated product of a shape that is not fused");
   chain_.run();
   team_.set_label("gated linear");
-  cpu::gated_linear(w, x, num_rows, out, rows_.silu_mul, options_.isa_tier, team_);
+  cpu::gated_linear(w, x, num_rows, out, rows_.silu_mul, options_.isa_tier, team_,
+                    tunings_->find(linear_key(w, num_rows, /*is_gated=*/true)));
 }
 
 void CpuOperators::head_norm(Rows x, int64_t num_heads, int64_t head_dim, const float* weight,

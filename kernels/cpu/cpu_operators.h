@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/linear_tuning.h"
 #include "kernels/cpu/row_chain.h"
 #include "kernels/cpu/row_kernels.h"
 #include "kernels/cpu/thread_team.h"
@@ -21,6 +22,9 @@ namespace phalanx::kernels::cpu {
 class CpuOperators final : public Operators {
  public:
   explicit CpuOperators(const CpuBackendOptions& options);
+
+  /// For products from now on; null: none. Changes no bits.
+  void set_tunings(std::shared_ptr<const LinearTunings> tunings);
 
   std::string description() const override;
   void begin() override { is_deferring_ = true; }
@@ -69,6 +73,7 @@ class CpuOperators final : public Operators {
   const RowKernels& rows_;
   Attention attention_;
   RowChain chain_;
+  std::shared_ptr<const LinearTunings> tunings_;  // never null
   bool is_deferring_ = false;
 };
 

@@ -84,7 +84,8 @@ int64_t estimated_nanoseconds(const PanelLayout& layout, int64_t num_rows) {
 }
 
 /// All of the product but where it goes.
-LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x) {
+LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x,
+                     const LinearTuning& tuning) {
   const PanelLayout& layout = matrix.layout();
   const int64_t code_bytes = activation_code_bytes(x.form);
   LinearTask task{};
@@ -108,6 +109,8 @@ LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x) {
     task.x_sums = x.sums;
     task.x_groups = layout.num_lanes * layout.groups_per_lane;
   }
+  task.tile_rows = tuning.tile_rows;
+  task.ahead_bytes = tuning.ahead_bytes;
   return task;
 }
 
@@ -130,10 +133,45 @@ LinearTask share_of(const LinearTask& whole, const Grid& grid, int64_t index, in
 /// enough that none waits long for the last.
 constexpr int64_t kPieceBytes = int64_t{64} << 10;
 
+/// Who computes what. Where panels are shared, grid.panels threads take `piece` steps at a time.
+struct Partition {
+  Grid grid;
+  bool shares_panels = false;
+  int64_t piece = 1;
+};
+
+Partition make_partition(const LinearTuning& tuning, const PanelLayout& layout, int64_t num_panels,
+                         int64_t step, int64_t num_rows, int64_t num_threads) {
+  Partition partition;
+  switch (tuning.split) {
+    case LinearSplit::kDefault: {
+      const bool is_small = estimated_nanoseconds(layout, num_rows) < kInlineNanoseconds;
+      partition.grid = choose_grid(num_panels / step, num_rows, is_small ? 1 : num_threads);
+      partition.shares_panels = partition.grid.rows == 1;
+      break;
+    }
+    case LinearSplit::kOneThread:
+      break;
+    case LinearSplit::kSharedPanels:
+      partition.grid.panels = num_threads;
+      partition.shares_panels = true;
+      break;
+    case LinearSplit::kGrid:
+      partition.grid.rows = std::clamp<int64_t>(tuning.row_parts, 1, num_threads);
+      partition.grid.panels = num_threads / partition.grid.rows;
+      break;
+  }
+  const int64_t step_bytes = std::max<int64_t>(1, step * layout.panel_bytes);
+  partition.piece = tuning.piece_panels > 0 ? ceil_div(tuning.piece_panels, step)
+                                            : std::max<int64_t>(1, kPieceBytes / step_bytes);
+  return partition;
+}
+
 /// Runs multiply(task) for pieces that cover the product: panels in multiples of `step`.
 template <typename Multiply>
-void run_grid(const LinearTask& whole, const Grid& grid, int64_t num_panels, int64_t step,
-              int64_t num_rows, ThreadTeam& team, const Multiply& multiply) {
+void run_partition(const LinearTask& whole, const Partition& partition, int64_t num_panels,
+                   int64_t step, int64_t num_rows, ThreadTeam& team, const Multiply& multiply) {
+  const Grid& grid = partition.grid;
   const auto run_share = [&](int index) {
     if (index >= grid.panels * grid.rows) return;
     LinearTask task = share_of(whole, grid, index, num_panels, step, num_rows);
@@ -142,12 +180,10 @@ void run_grid(const LinearTask& whole, const Grid& grid, int64_t num_panels, int
   };
   if (grid.panels * grid.rows == 1) {
     run_share(0);
-  } else if (grid.rows > 1) {
+  } else if (!partition.shares_panels) {
     team.run(run_share);
   } else {
-    const int64_t step_bytes = step * whole.panel_bytes;
-    const int64_t piece = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(1, step_bytes));
-    team.share(num_panels / step, piece,
+    team.share(num_panels / step, partition.piece,
                [&](int64_t begin, int64_t end, bool is_cold, bool goes_on) {
                  LinearTask task = whole;
                  task.panel_begin = begin * step;
@@ -215,26 +251,29 @@ float* thread_scratch(int64_t num_floats) {
 
 }  // namespace
 
+int64_t most_tile_rows(IsaTier tier) { return tier_kernels(tier).tile_rows; }
+
 void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y, IsaTier tier,
-            ThreadTeam& team) {
+            ThreadTeam& team, const LinearTuning& tuning) {
   const PanelMatrix& matrix = panel_matrix(w);
   const auto multiply = multiply_kernel(tier_kernels(tier), w.format());
-  LinearTask whole = make_task(matrix, x);
+  LinearTask whole = make_task(matrix, x, tuning);
   whole.y = y.data;
   whole.y_stride = y.stride;
   const int64_t num_panels = matrix.layout().num_panels;
   if (num_rows == 0 || num_panels == 0) return;
-  const bool is_small = estimated_nanoseconds(matrix.layout(), num_rows) < kInlineNanoseconds;
-  const Grid grid = choose_grid(num_panels, num_rows, is_small ? 1 : team.size());
-  run_grid(whole, grid, num_panels, 1, num_rows, team, multiply);
+  const Partition partition =
+      make_partition(tuning, matrix.layout(), num_panels, 1, num_rows, team.size());
+  run_partition(whole, partition, num_panels, 1, num_rows, team, multiply);
 }
 
 void gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows,
-                  const ActivationView& out, SiluMul silu_mul, IsaTier tier, ThreadTeam& team) {
+                  const ActivationView& out, SiluMul silu_mul, IsaTier tier, ThreadTeam& team,
+                  const LinearTuning& tuning) {
   const PanelMatrix& matrix = panel_matrix(w);
   const auto multiply = multiply_kernel(tier_kernels(tier), w.format());
   if (num_rows == 0) return;
-  LinearTask whole = make_task(matrix, x);
+  LinearTask whole = make_task(matrix, x, tuning);
   GatedOutput& gated = whole.gated;
   gated.num_panels = matrix.layout().num_panels / 2;
   gated.silu_mul = silu_mul;
@@ -242,10 +281,9 @@ void gated_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_ro
   gated.code_bytes = activation_code_bytes(out.form);
   gated.out = convert_task(out);
   const int64_t step = gate_step(out.form, out.group_size);
-  const int64_t num_steps = gated.num_panels / step;
-  const bool is_small = estimated_nanoseconds(matrix.layout(), num_rows) < kInlineNanoseconds;
-  const Grid grid = choose_grid(num_steps, num_rows, is_small ? 1 : team.size());
-  run_grid(whole, grid, gated.num_panels, step, num_rows, team, [&](LinearTask& task) {
+  const Partition partition =
+      make_partition(tuning, matrix.layout(), gated.num_panels, step, num_rows, team.size());
+  run_partition(whole, partition, gated.num_panels, step, num_rows, team, [&](LinearTask& task) {
     const int64_t rows = task.row_end - task.row_begin;
     task.gated.block_panels =
         rows > kRowsOfOneTile ? step : (kStreamedPanels + step - 1) / step * step;

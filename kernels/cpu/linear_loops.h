@@ -151,8 +151,10 @@ inline void count_tile(uint64_t* tally) {
 /// panel's lines, since fetching them all during one tile would hold up its own loads.
 /// is_cold: nobody has fetched this panel, so its first tile does.
 /// next_bytes: from this panel to the one that is read next; 0: none.
-inline TilePlan plan_tile(bool is_cold, int64_t next_bytes, int64_t tile, int64_t num_tiles) {
-  if (num_tiles == 1 || (is_cold && tile == 0)) return {kFetchFour, kStreamAheadBytes};
+inline TilePlan plan_tile(const LinearTask& task, bool is_cold, int64_t next_bytes, int64_t tile,
+                          int64_t num_tiles) {
+  if (num_tiles == 1 || (is_cold && tile == 0))
+    return {kFetchFour, task.ahead_bytes > 0 ? task.ahead_bytes : kStreamAheadBytes};
   if (next_bytes == 0) return {kFetchOne, 0};
   if (is_cold) {
     --tile;
@@ -172,13 +174,15 @@ void multiply_panel(const LinearTask& task, const LaneArgs& args,
                     const LaneKernels (&kernels)[kMaxRows], int64_t panel, bool is_cold,
                     int64_t next_bytes, const Store& store) {
   const int64_t num_rows = task.row_end - task.row_begin;
-  const int64_t num_tiles = (num_rows + kMaxRows - 1) / kMaxRows;
+  const int64_t tile_rows =
+      task.tile_rows > 0 && task.tile_rows < kMaxRows ? task.tile_rows : kMaxRows;
+  const int64_t num_tiles = (num_rows + tile_rows - 1) / tile_rows;
   const int64_t short_rows = num_rows / num_tiles;  // tiles of like size, not six, six and one
   const int64_t num_longer_tiles = num_rows % num_tiles;
   int64_t row = task.row_begin;
   for (int64_t tile = 0; tile < num_tiles; ++tile) {
     const int rows = static_cast<int>(tile < num_longer_tiles ? short_rows + 1 : short_rows);
-    const TilePlan plan = plan_tile(is_cold, next_bytes, tile, num_tiles);
+    const TilePlan plan = plan_tile(task, is_cold, next_bytes, tile, num_tiles);
     multiply_tile<kMaxRows>(task, args, plan, kernels[rows - 1], panel, row, rows, store);
     count_tile(task.tally);
     row += rows;

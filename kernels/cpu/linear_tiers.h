@@ -72,6 +72,9 @@ struct LinearTask {
   int64_t row_begin;
   int64_t row_end;
 
+  int64_t tile_rows;    ///< rows of a tile at most; 0: as many as the tier's micro-kernels take
+  int64_t ahead_bytes;  ///< LinearTuning::ahead_bytes
+
   uint64_t* tally;  ///< the thread's, of a WorkCounter: one more for every tile
 };
 
@@ -83,6 +86,7 @@ struct LinearTier {
   void (*convert_f32)(const ConvertTask& task);
   void (*convert_bf16)(const ConvertTask& task);
   void (*convert_s8)(const ConvertTask& task);
+  int64_t tile_rows;  ///< of its largest micro-kernel
 };
 
 /// Null where the build has no such tier (another processor family).
