@@ -139,6 +139,7 @@ void fill_defaults(config::WorkerConfig& config) {
 
   auto& cpu = *config.mutable_cpu();
   if (!cpu.has_isa()) cpu.set_isa("auto");
+  if (!cpu.has_tuning()) cpu.set_tuning("auto");
 
   auto& kv = *config.mutable_kv_cache();
   if (!kv.has_memory_fraction()) kv.set_memory_fraction(0.5);
@@ -170,6 +171,9 @@ Status check_ranges(const config::WorkerConfig& config) {
       cpu.isa() != "avx2vnni" && cpu.isa() != "avx512") {
     return invalid_argument("cpu.isa = \"" + cpu.isa() +
                             "\": allowed auto, portable, avx2, avx2vnni, avx512");
+  }
+  if (cpu.tuning().empty()) {
+    return invalid_argument("cpu.tuning = \"\": allowed auto, off, or the path of a tuning file");
   }
   const auto& kv = config.kv_cache();
   const auto& scheduling = config.scheduling();

@@ -14,6 +14,7 @@
 #include "launcher/core_placement.h"
 #include "launcher/host_resources.h"
 #include "launcher/machine_topology.h"
+#include "launcher/tuning_file.h"
 #include "launcher/worker_config.h"
 #include "runtime/base/check.h"
 #include "runtime/base/log.h"
@@ -182,7 +183,7 @@ std::string describe_cores(const std::vector<int>& ranks, std::vector<std::vecto
   return text + how;
 }
 
-/// Instruction set, threads and their places. Collective.
+/// Instruction set, threads and their places, tuned products. Collective.
 Status choose_cpu(parallel::MpiSession& session, WorkerSetup& setup) {
   const config::Cpu& config = setup.config.cpu();
   kernels::CpuBackendOptions& cpu = setup.cpu;
@@ -210,14 +211,17 @@ Status choose_cpu(parallel::MpiSession& session, WorkerSetup& setup) {
     PHALANX_INFO("cores of " << session.hosts()[session.rank()] << ": " << setup.cores);
   }
 
-  if (config.isa() == "auto") return {};
-  const auto asked = kernels::parse_isa_tier(config.isa());
-  if (!asked || *asked > cpu.isa_tier) {
-    return invalid_argument("cpu.isa = \"" + config.isa() +
-                            "\": the best that every rank's processor runs is " +
-                            kernels::isa_tier_name(cpu.isa_tier));
+  if (config.isa() != "auto") {
+    const auto asked = kernels::parse_isa_tier(config.isa());
+    if (!asked || *asked > cpu.isa_tier) {
+      return invalid_argument("cpu.isa = \"" + config.isa() +
+                              "\": the best that every rank's processor runs is " +
+                              kernels::isa_tier_name(cpu.isa_tier));
+    }
+    cpu.isa_tier = *asked;
   }
-  cpu.isa_tier = *asked;
+  PHALANX_ASSIGN_OR_RETURN(
+      cpu.tunings, load_tunings(config.tuning(), tuning_machine(topology, cpu.isa_tier, cpus)));
   return {};
 }
 

@@ -296,7 +296,7 @@ void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_o
 }
 
 constexpr LinearTier kTier = {
-    multiply_f32, multiply_bf16, multiply_quantized<false>,    multiply_quantized<true>,
+    multiply_f32, multiply_bf16, multiply_quantized<false>,     multiply_quantized<true>,
     convert_f32,  convert_bf16,  convert_groups<convert_group>, kMaxRows};
 
 }  // namespace

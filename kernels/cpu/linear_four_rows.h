@@ -31,7 +31,7 @@ void multiply_quantized(const LinearTask& task) {
 }
 
 constexpr LinearTier kFourRowTier = {
-    multiply_f32, multiply_bf16, multiply_quantized<false>,    multiply_quantized<true>,
+    multiply_f32, multiply_bf16, multiply_quantized<false>,     multiply_quantized<true>,
     convert_f32,  convert_bf16,  convert_groups<convert_group>, kMaxRows};
 
 }  // namespace

@@ -15,6 +15,13 @@ int row_bucket(int64_t num_rows) {
                        kNumRowBuckets - 1);
 }
 
+std::string row_bucket_name(int bucket) {
+  const RowBucket& rows = kRowBuckets[bucket];
+  std::string name = std::to_string(rows.least);
+  if (bucket == kNumRowBuckets - 1) return name + "+";
+  return rows.most > rows.least ? name + "-" + std::to_string(rows.most) : name;
+}
+
 LinearKey linear_key(const PackedMatrix& w, int64_t num_rows, bool is_gated) {
   return {w.format(),     w.num_rows(), w.num_cols(),
           w.group_size(), is_gated,     row_bucket(std::max<int64_t>(num_rows, 1))};

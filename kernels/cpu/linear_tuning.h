@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <iterator>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "kernels/operators.h"
@@ -54,6 +55,7 @@ inline constexpr int kNumRowBuckets = static_cast<int>(std::size(kRowBuckets));
 
 /// Index in kRowBuckets of the one that holds num_rows >= 1.
 int row_bucket(int64_t num_rows);
+std::string row_bucket_name(int bucket);  ///< "1", "3-4", "257+"
 
 /// The products that share a tuning.
 struct LinearKey {

@@ -29,6 +29,7 @@ Command engine_command();       ///< engine.cpp
 Command model_command();        ///< model.cpp
 Command collectives_command();  ///< collectives.cpp
 Command serve_command();        ///< serve.cpp
+Command tune_command();         ///< tune.cpp
 Command compare_command();      ///< compare.cpp
 
 /// In the order of the help text.

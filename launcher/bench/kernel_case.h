@@ -79,6 +79,11 @@ class LinearWeights {
 std::unique_ptr<KernelCase> make_linear_case(kernels::Operators& operators,
                                              std::shared_ptr<LinearWeights> weights,
                                              const RowIds& rows);
+/// The output is what out holds, as for make_convert_case, in `form` and groups of out_group_size.
+std::unique_ptr<KernelCase> make_gated_linear_case(kernels::Operators& operators,
+                                                   std::shared_ptr<LinearWeights> weights,
+                                                   kernels::ActivationForm form,
+                                                   int64_t out_group_size, const RowIds& rows);
 std::unique_ptr<KernelCase> make_convert_case(kernels::Operators& operators,
                                               kernels::WeightFormat format, int64_t num_cols,
                                               int64_t group_size, const RowIds& rows);

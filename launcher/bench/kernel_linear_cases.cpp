@@ -107,9 +107,9 @@ class StoredRows {
 
 /// Rows converted to what a linear of `format` reads, with their memory.
 struct Activation {
-  Activation(Operators& operators, WeightFormat format, int64_t num_rows, int64_t num_cols,
+  Activation(Operators& operators, ActivationForm in_form, int64_t num_rows, int64_t num_cols,
              int64_t group_size)
-      : form(kernels::activation_form(format)),
+      : form(in_form),
         bytes(kernels::activation_bytes(form, num_rows, num_cols, group_size)),
         memory(operators.allocate(bytes)),
         view(kernels::make_activation_view(form, num_rows, num_cols, group_size, memory.get())) {}
@@ -119,6 +119,39 @@ struct Activation {
   ActivationView view;
 };
 
+float code_value(ActivationForm form, const std::byte* code) {
+  switch (form) {
+    case ActivationForm::kF32: {
+      float value = 0;
+      std::memcpy(&value, code, 4);
+      return value;
+    }
+    case ActivationForm::kBf16: {
+      uint16_t bits = 0;
+      std::memcpy(&bits, code, 2);
+      return bf16_to_f32(bits);
+    }
+    case ActivationForm::kS8:
+      return static_cast<float>(static_cast<int8_t>(*code));
+  }
+  return 0;
+}
+
+/// Row i's codes, then scales, then sums, as numbers.
+std::vector<float> numbers_of(const ActivationView& view, size_t i) {
+  const int64_t cols = view.num_cols;
+  const int64_t code_bytes = kernels::activation_code_bytes(view.form);
+  const std::byte* codes = view.codes + static_cast<int64_t>(i) * cols * code_bytes;
+  std::vector<float> row;
+  for (int64_t k = 0; k < cols; ++k) row.push_back(code_value(view.form, codes + k * code_bytes));
+  if (view.form != ActivationForm::kS8) return row;
+  const int64_t groups = cols / view.group_size;
+  const auto first = static_cast<int64_t>(i) * groups;
+  for (int64_t g = 0; g < groups; ++g) row.push_back(view.scales[first + g]);
+  for (int64_t g = 0; g < groups; ++g) row.push_back(static_cast<float>(view.sums[first + g]));
+  return row;
+}
+
 class LinearCase final : public KernelCase {
  public:
   LinearCase(Operators& operators, std::shared_ptr<LinearWeights> weights, const RowIds& rows)
@@ -126,8 +159,8 @@ class LinearCase final : public KernelCase {
         weights_(std::move(weights)),
         num_rows_(static_cast<int64_t>(rows.size())),
         num_outputs_(weights_->first().num_rows()),
-        x_(operators, weights_->first().format(), num_rows_, weights_->first().num_cols(),
-           weights_->first().group_size()),
+        x_(operators, kernels::activation_form(weights_->first().format()), num_rows_,
+           weights_->first().num_cols(), weights_->first().group_size()),
         y_(operators, kOutputSeed, rows, num_outputs_) {
     const kernels::PackedMatrix& matrix = weights_->first();
     const CaseRows x(operators, kActivationSeed, rows, matrix.num_cols());
@@ -150,54 +183,54 @@ class LinearCase final : public KernelCase {
   CaseRows y_;
 };
 
+class GatedLinearCase final : public KernelCase {
+ public:
+  GatedLinearCase(Operators& operators, std::shared_ptr<LinearWeights> weights,
+                  ActivationForm out_form, int64_t out_group_size, const RowIds& rows)
+      : operators_(operators),
+        weights_(std::move(weights)),
+        num_rows_(static_cast<int64_t>(rows.size())),
+        x_(operators, kernels::activation_form(weights_->first().format()), num_rows_,
+           weights_->first().num_cols(), weights_->first().group_size()),
+        out_(operators, out_form, num_rows_, weights_->first().num_rows() / 2, out_group_size) {
+    const kernels::PackedMatrix& matrix = weights_->first();
+    const CaseRows x(operators, kActivationSeed, rows, matrix.num_cols());
+    operators.convert_rows(x.rows(), num_rows_, x_.view);
+    cost_.ops = 2.0 * static_cast<double>(num_rows_ * matrix.num_rows() * matrix.num_cols());
+    cost_.bytes = static_cast<double>(matrix.bytes() + x_.bytes + out_.bytes);
+    cost_.footprint_bytes = static_cast<double>(matrix.bytes() * weights_->num_copies());
+    cost_.peak = peak_kind(matrix.format());
+  }
+
+  void run() override { operators_.gated_linear(weights_->next(), x_.view, num_rows_, out_.view); }
+
+  std::vector<float> output_row(size_t i) const override { return numbers_of(out_.view, i); }
+
+ private:
+  Operators& operators_;
+  std::shared_ptr<LinearWeights> weights_;
+  int64_t num_rows_;
+  Activation x_;
+  Activation out_;
+};
+
 class ConvertCase final : public KernelCase {
  public:
   ConvertCase(Operators& operators, WeightFormat format, int64_t num_cols, int64_t group_size,
               const RowIds& rows)
       : operators_(operators),
         x_(operators, kActivationSeed, rows, num_cols),
-        out_(operators, format, x_.num_rows(), num_cols, is_quantized(format) ? group_size : 0) {
+        out_(operators, kernels::activation_form(format), x_.num_rows(), num_cols,
+             is_quantized(format) ? group_size : 0) {
     cost_.bytes = x_.bytes() + static_cast<double>(out_.bytes);
     cost_.footprint_bytes = cost_.bytes;
   }
 
   void run() override { operators_.convert_rows(x_.rows(), x_.num_rows(), out_.view); }
 
-  /// Codes, then scales, then sums, as numbers.
-  std::vector<float> output_row(size_t i) const override {
-    const ActivationView& view = out_.view;
-    const int64_t cols = view.num_cols;
-    const int64_t code_bytes = kernels::activation_code_bytes(view.form);
-    const std::byte* codes = view.codes + static_cast<int64_t>(i) * cols * code_bytes;
-    std::vector<float> row;
-    for (int64_t k = 0; k < cols; ++k) row.push_back(code_value(view.form, codes + k * code_bytes));
-    if (view.form != ActivationForm::kS8) return row;
-    const int64_t groups = cols / view.group_size;
-    const auto first = static_cast<int64_t>(i) * groups;
-    for (int64_t g = 0; g < groups; ++g) row.push_back(view.scales[first + g]);
-    for (int64_t g = 0; g < groups; ++g) row.push_back(static_cast<float>(view.sums[first + g]));
-    return row;
-  }
+  std::vector<float> output_row(size_t i) const override { return numbers_of(out_.view, i); }
 
  private:
-  static float code_value(ActivationForm form, const std::byte* code) {
-    switch (form) {
-      case ActivationForm::kF32: {
-        float value = 0;
-        std::memcpy(&value, code, 4);
-        return value;
-      }
-      case ActivationForm::kBf16: {
-        uint16_t bits = 0;
-        std::memcpy(&bits, code, 2);
-        return bf16_to_f32(bits);
-      }
-      case ActivationForm::kS8:
-        return static_cast<float>(static_cast<int8_t>(*code));
-    }
-    return 0;
-  }
-
   Operators& operators_;
   CaseRows x_;
   Activation out_;
@@ -302,6 +335,14 @@ std::unique_ptr<KernelCase> make_linear_case(Operators& operators,
                                              std::shared_ptr<LinearWeights> weights,
                                              const RowIds& rows) {
   return std::make_unique<LinearCase>(operators, std::move(weights), rows);
+}
+
+std::unique_ptr<KernelCase> make_gated_linear_case(Operators& operators,
+                                                   std::shared_ptr<LinearWeights> weights,
+                                                   ActivationForm form, int64_t out_group_size,
+                                                   const RowIds& rows) {
+  return std::make_unique<GatedLinearCase>(operators, std::move(weights), form, out_group_size,
+                                           rows);
 }
 
 std::unique_ptr<KernelCase> make_convert_case(Operators& operators, WeightFormat format,

@@ -25,6 +25,7 @@ TEST(WorkerConfig, DefaultsAreFilled) {
   EXPECT_EQ(config->server().address(), "127.0.0.1");
   EXPECT_TRUE(config->kv_cache().prefix_cache());
   EXPECT_EQ(config->cpu().isa(), "auto");
+  EXPECT_EQ(config->cpu().tuning(), "auto");
   EXPECT_EQ(config->failure().silence_ms(), 3000);
 }
 
@@ -62,6 +63,7 @@ TEST(WorkerConfig, ErrorsNameFilePlaceFieldValueAndWhatIsAllowed) {
       {"engine: \"e\" server { port: 70000 }", {"server.port = 70000", "0..65535"}},
       {"engine: \"e\" parallel { tp_size: 0 }", {"parallel.tp_size = 0", "1..1024"}},
       {"engine: \"e\" cpu { isa: \"sse9\" }", {"cpu.isa", "sse9", "avx512"}},
+      {"engine: \"e\" cpu { tuning: \"\" }", {"cpu.tuning", "auto, off"}},
       {"engine: \"e\" kv_cache { memory_fraction: nan }", {"memory_fraction", "0.01..0.95"}},
       {"engine: \"e\" server { port: 99999999999 }", {"line 1", "99999999999"}},
       {"engine: \"e", {"line 1"}},

@@ -354,6 +354,7 @@ class WorkerTest(unittest.TestCase):
             (("kv_cache.capacity_tokens=10",), "capacity_tokens"),
             (("scheduling.max_context_tokens=99999",), "2048"),
             (("cpu.isa=sse",), "avx512"),
+            (("cpu.tuning=/nonexistent",), 'cpu.tuning = "/nonexistent"'),
         )
         for settings, says in cases:
             run = self.offline(1, "--prompt", "x", settings=settings)
@@ -484,6 +485,44 @@ class WorkerTest(unittest.TestCase):
             else:
                 self.assertFalse(any(one.isdigit() for one in own + others), own + others)
         self.assertEqual(len(texts), 1, texts)
+
+    def test_a_tuning_is_found_and_changes_no_token(self):
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {"XDG_CACHE_HOME": cache}
+            subprocess.run(
+                [BIN / "llm-bench", "tune", "--engine", self.engine, "--rows", "1,8,64", "--threads",
+                 "1", "--repetitions", "2", "--sample-ms", "1"],
+                check=True, capture_output=True, env={**os.environ, **environment},
+            )
+            (path,) = pathlib.Path(cache).glob("phalanx/tuning/*.json")
+            tuning = json.loads(path.read_text())
+            columns = {"qkv": (768, 256), "down": (256, 1024)}
+            tuning["products"] = [
+                {"weights": "w8", "outputs": outputs, "columns": cols, "group_size": 64,
+                 "gated": False, "rows": rows, "tile_rows": 1, "split": "default", "row_parts": 0,
+                 "piece_panels": 1, "ahead_bytes": 64}
+                for outputs, cols in columns.values() for rows in ("1", "2", "3-4", "5-8", "9-16")
+            ]
+            path.write_text(json.dumps(tuning))
+            answers = []
+            for setting, says in (("auto", "tuning: 10 products from"), ("off", None),
+                                  (path, "tuning: 10 products from")):
+                settings = ("cpu.num_threads=1", f"cpu.tuning={setting}")
+                with Worker(self.engine, ranks=1, settings=settings,
+                            environment=environment) as worker:
+                    answer = worker.complete("Once upon a time", max_tokens=24, logprobs=3)
+                    answers.append(answer["choices"])
+                if says:
+                    self.assertIn(says, worker.text())
+                else:
+                    self.assertNotIn("tuning", worker.text())
+            self.assertEqual(answers[0], answers[1])
+            self.assertEqual(answers[0], answers[2])
+            path.write_text(path.read_text()[:-9])
+            with Worker(self.engine, ranks=1, settings=("cpu.num_threads=1",),
+                        environment=environment) as worker:
+                worker.complete("Once", max_tokens=2)
+            self.assertIn("tuning file not used", worker.text())
 
     def test_eight_idle_ranks_sleep(self):
         with Worker(self.engine, ranks=8, tp=8) as worker:

@@ -41,6 +41,13 @@ TEST(RowBucket, EveryNumberOfRowsIsInTheBucketThatHoldsIt) {
     EXPECT_EQ(kRowBuckets[i].least, kRowBuckets[i - 1].most + 1);
 }
 
+TEST(RowBucket, HasAName) {
+  EXPECT_EQ(row_bucket_name(row_bucket(2)), "2");
+  EXPECT_EQ(row_bucket_name(row_bucket(3)), "3-4");
+  EXPECT_EQ(row_bucket_name(row_bucket(256)), "129-256");
+  EXPECT_EQ(row_bucket_name(row_bucket(257)), "257+");
+}
+
 LinearTuning with_tile_rows(int64_t rows) {
   LinearTuning tuning;
   tuning.tile_rows = rows;
