@@ -39,7 +39,7 @@ struct TuningBounds {
   bool may_use_one_thread = false;  ///< it is quick enough that starting the others may not pay
 };
 
-/// `from` with another answer to one decision, for each answer that makes a difference.
+/// `from` with another answer to one decision, for each that is worth a trial.
 std::vector<kernels::cpu::LinearTuning> variations(const kernels::cpu::LinearTuning& from,
                                                    TuningStep step, const TuningBounds& bounds);
 
