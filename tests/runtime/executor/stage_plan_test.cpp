@@ -182,7 +182,9 @@ TEST_P(StagePlanTest, SumsOverRanksAreFusedWithTheAddBehindThem) {
             << op.name();
         EXPECT_EQ(reduce->second.norm, op.outputs_size() == 2 ? Readers::kLinears : Readers::kNone)
             << op.name();
-        if (op.outputs_size() == 2) EXPECT_EQ(reduce->second.form, kernels::ActivationForm::kS8);
+        if (op.outputs_size() == 2) {
+          EXPECT_EQ(reduce->second.form, kernels::ActivationForm::kS8);
+        }
       }
       EXPECT_EQ(plan.part_cols, 64);
       EXPECT_EQ(plan.row_granule, 1) << "64 codes are a line";
