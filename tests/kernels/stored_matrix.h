@@ -28,7 +28,7 @@ class StoredMatrix {
  public:
   StoredMatrix(const StoredMatrixShape& shape, uint32_t seed) : shape_(shape) {
     std::mt19937 random(seed);
-    row_bytes_ = bytes_of(shape.num_cols) + 6;
+    row_bytes_ = weight_row_bytes(shape.format, shape.num_cols) + 6;
     codes_.resize(static_cast<size_t>(shape.num_rows * row_bytes_));
     if (is_quantized(shape.format)) {
       for (std::byte& code : codes_) code = static_cast<std::byte>(random());
@@ -56,7 +56,7 @@ class StoredMatrix {
     source.format = shape_.format;
     source.num_rows = num_rows;
     source.num_cols = num_cols;
-    source.codes = codes_.data() + row * row_bytes_ + bytes_of(col);
+    source.codes = codes_.data() + row * row_bytes_ + weight_row_bytes(shape_.format, col);
     source.row_stride_bytes = row_bytes_;
     if (is_quantized(shape_.format)) {
       const int64_t first = row * scale_stride() + col / shape_.group_size;
@@ -79,19 +79,6 @@ class StoredMatrix {
   }
 
  private:
-  int64_t bytes_of(int64_t cols) const {
-    switch (shape_.format) {
-      case WeightFormat::kF32:
-        return cols * 4;
-      case WeightFormat::kBf16:
-        return cols * 2;
-      case WeightFormat::kW8:
-        return cols;
-      case WeightFormat::kW4:
-        return cols / 2;
-    }
-    return 0;
-  }
   int64_t scale_stride() const { return shape_.num_cols / shape_.group_size + 3; }
 
   void fill_scales(std::mt19937& random) {
