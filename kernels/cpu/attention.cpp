@@ -37,9 +37,14 @@ void store_bf16(const float* x, int64_t head_dim, int64_t t, bool keys, uint16_t
   }
 }
 
-void store_codes(const int8_t* codes, int64_t head_dim, int64_t t, bool keys, int8_t* to) {
+void store_codes(const int8_t* codes, int64_t head_dim, int64_t t, bool keys, std::byte* to) {
   for (int64_t d = 0; d < head_dim; ++d) {
-    to[keys ? key_index(KvFormat::kInt8, t, d) : value_index(KvFormat::kInt8, t, d)] = codes[d];
+    const auto code = static_cast<std::byte>(codes[d]);
+    if (keys) {
+      to[key_index(KvFormat::kInt8, t, d)] = code ^ std::byte{128};  // plus 128
+    } else {
+      to[value_index(KvFormat::kInt8, t, d)] = code;
+    }
   }
 }
 
@@ -60,9 +65,9 @@ void store_token(const AttentionKernels& kernels, KvFormat format, const KvBlock
       auto* key_scales = reinterpret_cast<float*>(block + layout.key_scales_offset);
       auto* value_scales = reinterpret_cast<float*>(block + layout.value_scales_offset);
       kernels.quantize(k, layout.head_dim, codes, key_scales + t);
-      store_codes(codes, layout.head_dim, t, true, reinterpret_cast<int8_t*>(block));
+      store_codes(codes, layout.head_dim, t, true, block);
       kernels.quantize(v, layout.head_dim, codes, value_scales + t);
-      store_codes(codes, layout.head_dim, t, false, reinterpret_cast<int8_t*>(values));
+      store_codes(codes, layout.head_dim, t, false, values);
       return;
     }
   }

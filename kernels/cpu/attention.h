@@ -35,8 +35,14 @@ namespace phalanx::kernels::cpu {
 /// s), then s = fma(x[i], y[i], s), denormals flushed to zero. A token that is not visible takes
 /// part in its pair as +0 * +0.
 ///
-/// With int8 the same chains go over codes, which are exact in bf16: score[t] = chain * key scale,
-/// and a[d] is the chain over bf16(w[t] * value scale) * code. Its l is the sum of w as it is.
+/// With int8 the sums are of integers, exact in any order, and rounded once to f32:
+///   Q[d] = round(q'[d] * (8191 / x)) with x = max |q'|; sq = x * (1 / 8191)
+///   score[t] = f32(sum over d of Q[d] * key code[t][d]) * key scale[t] * sq
+///   u[t] = w[t] <= 0 ? 0 : w[t] * value scale[t], of a partition's visible tokens
+///   W[t] = round(u[t] * (16383 / z)) with z = max |u|; sw = z * (1 / 16383)
+///   a[d] = f32(sum over t of W[t] * value code[t][d]) * sw
+/// to nearest even throughout; with x (or z) below 2^-100, sq and Q (sw and W) are 0. Its l is the
+/// sum of w as it is.
 ///
 /// exp is vec16_math.h. Stored keys and values: f32 as they are; bf16 rounded to nearest even; int8
 /// as ActivationForm::kS8 with one group of head_dim. Slots outside the visible range are never

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace phalanx::kernels::cpu {
@@ -49,12 +50,6 @@ struct Vec16 {
                                                _mm256_srli_epi32(_mm256_castps_si256(high), 16));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(packed, 0xd8));
   }
-  void store_low_bytes(int8_t* to) const {
-    alignas(32) int32_t bits[16];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(bits), _mm256_castps_si256(low));
-    _mm256_store_si256(reinterpret_cast<__m256i*>(bits + 8), _mm256_castps_si256(high));
-    for (int i = 0; i < 16; ++i) to[i] = static_cast<int8_t>(bits[i]);
-  }
 
   float sum() const {
     const __m256 eight = _mm256_add_ps(low, high);
@@ -67,6 +62,16 @@ struct Vec16 {
     const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+  float largest_magnitude() const {
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    const __m256i eight = _mm256_max_epu32(_mm256_and_si256(_mm256_castps_si256(low), magnitude),
+                                           _mm256_and_si256(_mm256_castps_si256(high), magnitude));
+    const __m128i four =
+        _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+    const __m128i one = _mm_max_epu32(two, _mm_shuffle_epi32(two, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(one));
   }
 
  private:
@@ -129,14 +134,6 @@ inline Vec16 rounded_to_bf16(const Vec16& a) {
   };
   return second_of_pairs({half(a.low), half(a.high)});
 }
-inline void widen_codes(const int8_t* codes, int64_t n, uint16_t* bf16) {
-  for (int64_t i = 0; i < n; i += 16) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i));
-    const Vec16 wide{_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-                     _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
-    wide.store_bf16(bf16 + i);
-  }
-}
 struct FlushScope {
   FlushScope() : mode_(_mm_getcsr()) {
     constexpr unsigned kFlushToZero = 0x8000;
@@ -176,6 +173,80 @@ inline Vec16 add_to_exponent(const Vec16& p, const Vec16& t) {
         _mm256_castps_si256(value), _mm256_slli_epi32(_mm256_castps_si256(exponent), 23)));
   };
   return {half(p.low, t.low), half(p.high, t.high)};
+}
+
+struct IntVec16 {
+  __m256i low;
+  __m256i high;
+
+  static IntVec16 zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static IntVec16 broadcast(int32_t value) {
+    const __m256i v = _mm256_set1_epi32(value);
+    return {v, v};
+  }
+  static IntVec16 load_quads(const std::byte* from) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + 32))};
+  }
+  static IntVec16 broadcast_quad(const int8_t* from) {
+    int32_t quad;
+    __builtin_memcpy(&quad, from, sizeof(quad));
+    return broadcast(quad);
+  }
+
+  void store_low_bytes(int8_t* to) const {
+    const __m256i bytes = _mm256_and_si256(low_words(), _mm256_set1_epi16(0xff));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(to),
+        _mm_packus_epi16(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+  }
+  void store_byte_planes(int8_t* to) const {
+    const __m256i planes = _mm256_set_epi8(14, 12, 10, 8, 15, 13, 11, 9, 6, 4, 2, 0, 7, 5, 3, 1, 14,
+                                           12, 10, 8, 15, 13, 11, 9, 6, 4, 2, 0, 7, 5, 3, 1);
+    const __m256i words = low_words();
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_shuffle_epi8(words, planes));
+  }
+  int32_t sum() const {
+    const __m256i eight = _mm256_add_epi32(low, high);
+    const __m128i four =
+        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
+
+ private:
+  __m256i low_words() const {
+    const __m256i word = _mm256_set1_epi32(0xffff);
+    return _mm256_permute4x64_epi64(
+        _mm256_packus_epi32(_mm256_and_si256(low, word), _mm256_and_si256(high, word)), 0xd8);
+  }
+};
+
+inline IntVec16 operator+(const IntVec16& a, const IntVec16& b) {
+  return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
+inline IntVec16 operator-(const IntVec16& a, const IntVec16& b) {
+  return {_mm256_sub_epi32(a.low, b.low), _mm256_sub_epi32(a.high, b.high)};
+}
+inline IntVec16 operator&(const IntVec16& a, const IntVec16& b) {
+  return {_mm256_and_si256(a.low, b.low), _mm256_and_si256(a.high, b.high)};
+}
+template <int kBits>
+IntVec16 shift_left(const IntVec16& a) {
+  return {_mm256_slli_epi32(a.low, kBits), _mm256_slli_epi32(a.high, kBits)};
+}
+inline IntVec16 dot_quads(const IntVec16& sum, const IntVec16& u, const IntVec16& s) {
+  const auto half = [](__m256i total, __m256i x, __m256i y) {
+    const __m256i pairs = _mm256_maddubs_epi16(x, y);
+    return _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  };
+  return {half(sum.low, u.low, s.low), half(sum.high, u.high, s.high)};
+}
+inline Vec16 to_f32(const IntVec16& a) {
+  return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)};
+}
+inline IntVec16 bits_of(const Vec16& a) {
+  return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)};
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace phalanx::kernels::cpu {
@@ -33,10 +34,6 @@ struct Vec16 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                         _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(all), 16)));
   }
-  void store_low_bytes(int8_t* to) const {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                     _mm512_cvtepi32_epi8(_mm512_castps_si512(all)));
-  }
 
   float sum() const {
     const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
@@ -49,6 +46,11 @@ struct Vec16 {
     const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+  float largest_magnitude() const {
+    const __m512i magnitudes =
+        _mm512_and_si512(_mm512_castps_si512(all), _mm512_set1_epi32(0x7fffffff));
+    return __builtin_bit_cast(float, _mm512_reduce_max_epu32(magnitudes));
   }
 
  private:
@@ -87,16 +89,6 @@ inline __m512i round_high_halves(__m512i bits) {
 inline Vec16 rounded_to_bf16(const Vec16& a) {
   return second_of_pairs({_mm512_castsi512_ps(round_high_halves(_mm512_castps_si512(a.all)))});
 }
-inline void widen_codes(const int8_t* codes, int64_t n, uint16_t* bf16) {
-  const auto sixteen = [](const int8_t* from) {
-    return _mm512_cvtepi32_ps(
-        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-  };
-  for (int64_t i = 0; i < n; i += 32) {
-    const __m512bh both = _mm512_cvtne2ps_pbh(sixteen(codes + i + 16), sixteen(codes + i));
-    _mm512_storeu_si512(bf16 + i, (__m512i)both);
-  }
-}
 /// vdpbf16ps flushes by itself.
 struct FlushScope {
   FlushScope() {}
@@ -118,6 +110,49 @@ inline Vec16 add_to_exponent(const Vec16& p, const Vec16& t) {
   return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p.all),
                                                _mm512_slli_epi32(_mm512_castps_si512(t.all), 23)))};
 }
+
+struct IntVec16 {
+  __m512i all;
+
+  static IntVec16 zero() { return {_mm512_setzero_si512()}; }
+  static IntVec16 broadcast(int32_t value) { return {_mm512_set1_epi32(value)}; }
+  static IntVec16 load_quads(const std::byte* from) { return {_mm512_loadu_si512(from)}; }
+  static IntVec16 broadcast_quad(const int8_t* from) {
+    int32_t quad;
+    __builtin_memcpy(&quad, from, sizeof(quad));
+    return broadcast(quad);
+  }
+
+  void store_low_bytes(int8_t* to) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(all));
+  }
+  void store_byte_planes(int8_t* to) const {
+    const __m256i planes = _mm256_set_epi8(14, 12, 10, 8, 15, 13, 11, 9, 6, 4, 2, 0, 7, 5, 3, 1, 14,
+                                           12, 10, 8, 15, 13, 11, 9, 6, 4, 2, 0, 7, 5, 3, 1);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(all), planes));
+  }
+  int32_t sum() const { return _mm512_reduce_add_epi32(all); }
+};
+
+inline IntVec16 operator+(const IntVec16& a, const IntVec16& b) {
+  return {_mm512_add_epi32(a.all, b.all)};
+}
+inline IntVec16 operator-(const IntVec16& a, const IntVec16& b) {
+  return {_mm512_sub_epi32(a.all, b.all)};
+}
+inline IntVec16 operator&(const IntVec16& a, const IntVec16& b) {
+  return {_mm512_and_si512(a.all, b.all)};
+}
+template <int kBits>
+IntVec16 shift_left(const IntVec16& a) {
+  return {_mm512_slli_epi32(a.all, kBits)};
+}
+inline IntVec16 dot_quads(const IntVec16& sum, const IntVec16& u, const IntVec16& s) {
+  return {_mm512_dpbusd_epi32(sum.all, u.all, s.all)};
+}
+inline Vec16 to_f32(const IntVec16& a) { return {_mm512_cvtepi32_ps(a.all)}; }
+inline IntVec16 bits_of(const Vec16& a) { return {_mm512_castps_si512(a.all)}; }
 
 }  // namespace
 }  // namespace phalanx::kernels::cpu

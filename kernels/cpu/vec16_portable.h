@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/bf16_fma.h"
@@ -56,11 +57,6 @@ struct Vec16 {
       to[i] = static_cast<uint16_t>(std::bit_cast<uint32_t>(lane[i]) >> 16);
     }
   }
-  /// The low 8 bits of each lane's bit pattern.
-  void store_low_bytes(int8_t* to) const {
-    for (int i = 0; i < 16; ++i) to[i] = static_cast<int8_t>(std::bit_cast<uint32_t>(lane[i]));
-  }
-
   /// The fixed reduction: lane i += lane i + 8, then 4, 2, 1.
   float sum() const {
     Vec16 t = *this;
@@ -77,6 +73,15 @@ struct Vec16 {
       }
     }
     return t.lane[0];
+  }
+  /// The largest |lane|, compared as bit patterns, so that NaN is above infinity.
+  float largest_magnitude() const {
+    uint32_t largest = 0;
+    for (int i = 0; i < 16; ++i) {
+      const uint32_t magnitude = std::bit_cast<uint32_t>(lane[i]) & 0x7fffffffU;
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    return std::bit_cast<float>(largest);
   }
 };
 
@@ -122,10 +127,6 @@ inline Vec16 second_of_pairs(const Vec16& a) {
 inline Vec16 rounded_to_bf16(const Vec16& a) {
   return Vec16::generate([&](int i) { return bf16_to_f32(f32_to_bf16(a.lane[i])); });
 }
-/// bf16 of n codes, exactly; n is a multiple of 32.
-inline void widen_codes(const int8_t* codes, int64_t n, uint16_t* bf16) {
-  for (int64_t i = 0; i < n; ++i) bf16[i] = f32_to_bf16(static_cast<float>(codes[i]));
-}
 /// The processor flushes denormals while it lives, where dot_pairs needs that.
 struct FlushScope {
   FlushScope() {}
@@ -159,6 +160,87 @@ inline Vec16 add_to_exponent(const Vec16& p, const Vec16& t) {
     return std::bit_cast<float>(std::bit_cast<uint32_t>(p.lane[i]) +
                                 (std::bit_cast<uint32_t>(t.lane[i]) << 23));
   });
+}
+
+/// Sixteen int32 lanes, each of which may hold a quad of bytes. Arithmetic wraps.
+struct IntVec16 {
+  uint32_t lane[16];
+
+  template <typename Function>
+  static IntVec16 generate(Function&& function) {
+    IntVec16 out;
+    for (int i = 0; i < 16; ++i) out.lane[i] = function(i);
+    return out;
+  }
+
+  static IntVec16 zero() { return broadcast(0); }
+  static IntVec16 broadcast(int32_t value) {
+    return generate([&](int) { return static_cast<uint32_t>(value); });
+  }
+  /// 64 bytes, and 4 bytes for every lane.
+  static IntVec16 load_quads(const std::byte* from) {
+    IntVec16 out;
+    __builtin_memcpy(out.lane, from, sizeof(out.lane));
+    return out;
+  }
+  static IntVec16 broadcast_quad(const int8_t* from) {
+    uint32_t quad;
+    __builtin_memcpy(&quad, from, sizeof(quad));
+    return generate([&](int) { return quad; });
+  }
+
+  /// The low 8 bits of each lane.
+  void store_low_bytes(int8_t* to) const {
+    for (int i = 0; i < 16; ++i) to[i] = static_cast<int8_t>(lane[i]);
+  }
+  /// The low two bytes of each lane, taken apart by fours: the second bytes of lanes 0 to 3, their
+  /// first bytes, and so on. 32 bytes.
+  void store_byte_planes(int8_t* to) const {
+    for (int i = 0; i < 16; ++i) {
+      to[i / 4 * 8 + i % 4] = static_cast<int8_t>(lane[i] >> 8);
+      to[i / 4 * 8 + 4 + i % 4] = static_cast<int8_t>(lane[i]);
+    }
+  }
+  int32_t sum() const {
+    uint32_t total = 0;
+    for (int i = 0; i < 16; ++i) total += lane[i];
+    return static_cast<int32_t>(total);
+  }
+};
+
+inline IntVec16 operator+(const IntVec16& a, const IntVec16& b) {
+  return IntVec16::generate([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+inline IntVec16 operator-(const IntVec16& a, const IntVec16& b) {
+  return IntVec16::generate([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+inline IntVec16 operator&(const IntVec16& a, const IntVec16& b) {
+  return IntVec16::generate([&](int i) { return a.lane[i] & b.lane[i]; });
+}
+template <int kBits>
+IntVec16 shift_left(const IntVec16& a) {
+  return IntVec16::generate([&](int i) { return a.lane[i] << kBits; });
+}
+/// Adds to each lane the four products of u's bytes, unsigned, and s's, signed. The sum of two
+/// neighbouring products (bytes 0 and 1, bytes 2 and 3) must fit 16 bits: vpmaddubsw saturates.
+inline IntVec16 dot_quads(const IntVec16& sum, const IntVec16& u, const IntVec16& s) {
+  return IntVec16::generate([&](int i) {
+    uint32_t total = sum.lane[i];
+    for (int bit = 0; bit < 32; bit += 8) {
+      const auto x = static_cast<uint8_t>(u.lane[i] >> bit);
+      const auto y = static_cast<int8_t>(s.lane[i] >> bit);
+      total += static_cast<uint32_t>(x * y);
+    }
+    return total;
+  });
+}
+/// As signed integers, to nearest.
+inline Vec16 to_f32(const IntVec16& a) {
+  return Vec16::generate(
+      [&](int i) { return static_cast<float>(static_cast<int32_t>(a.lane[i])); });
+}
+inline IntVec16 bits_of(const Vec16& a) {
+  return IntVec16::generate([&](int i) { return std::bit_cast<uint32_t>(a.lane[i]); });
 }
 
 }  // namespace

@@ -124,31 +124,57 @@ float add_pair(const float* x, const float* y, bool has_first, bool has_second, 
 
 float score_of(const std::vector<float>& q, const StoredRow& key, KvFormat format) {
   float score = 0.0F;
-  if (format != KvFormat::kF32) {
+  if (format == KvFormat::kBf16) {
     for (size_t d = 0; d < q.size(); d += 2)
       score = add_pair(&q[d], &key.codes[d], true, true, score);
-    return score * key.scale;
+    return score;
   }
   for (size_t d = 0; d < q.size(); ++d) score = std::fma(q[d], key.codes[d], score);
   return score;
 }
 
-/// values[d] = the chain over tokens [first, end) of weights[t - first] * their values.
-void gather(const std::vector<float>& weights, const KvLayerView& kv, const SequenceRows& s,
-            int64_t kv_head, int64_t first, int64_t end, std::vector<float>& values) {
-  std::vector<StoredRow> rows;
-  for (int64_t t = first; t < end; ++t) rows.push_back(load(kv, place(kv, s, kv_head, t, 1)));
+/// Values as integers of at most `levels`, times a scale.
+struct Integers {
+  std::vector<int64_t> of;
+  float scale = 0.0F;
+};
+
+Integers integers_of(const std::vector<float>& x, float levels) {
+  Integers out{std::vector<int64_t>(x.size(), 0), 0.0F};
+  float largest = 0.0F;
+  for (const float value : x) {
+    if (std::isnan(value)) largest = std::numeric_limits<float>::quiet_NaN();
+    if (!std::isnan(largest)) largest = std::max(largest, std::fabs(value));
+  }
+  if (largest < 0x1p-100F) return out;
+  out.scale = largest * (1.0F / levels);
+  const float inverse = levels / largest;
+  for (size_t i = 0; i < x.size(); ++i) {  // an infinite or NaN scale decides the result
+    if (std::isfinite(largest)) out.of[i] = std::llrint(x[i] * inverse);
+  }
+  return out;
+}
+
+float score_of(const Integers& q, const StoredRow& key) {
+  int64_t sum = 0;
+  for (size_t d = 0; d < q.of.size(); ++d) sum += q.of[d] * std::lrint(key.codes[d]);
+  return static_cast<float>(sum) * key.scale * q.scale;
+}
+
+/// values[d] = the chain over tokens from `first` on of their weights * values.
+void gather(const std::vector<float>& weights, const std::vector<StoredRow>& rows, KvFormat format,
+            int64_t first, std::vector<float>& values) {
+  const auto end = first + static_cast<int64_t>(rows.size());
   for (size_t d = 0; d < values.size(); ++d) {
-    if (kv.format != KvFormat::kF32) {
+    if (format == KvFormat::kBf16) {
       for (int64_t t = first / 2 * 2; t < end; t += 2) {
         float w[2] = {};
         float v[2] = {};
         const bool visible[2] = {t >= first, t + 1 < end};
         for (int64_t i = 0; i < 2; ++i) {
           if (!visible[i]) continue;
-          const StoredRow& row = rows[static_cast<size_t>(t + i - first)];
-          w[i] = round_to_bf16(weights[static_cast<size_t>(t + i - first)] * row.scale);
-          v[i] = row.codes[d];
+          w[i] = weights[static_cast<size_t>(t + i - first)];
+          v[i] = rows[static_cast<size_t>(t + i - first)].codes[d];
         }
         values[d] = add_pair(w, v, visible[0], visible[1], values[d]);
       }
@@ -159,14 +185,33 @@ void gather(const std::vector<float>& weights, const KvLayerView& kv, const Sequ
   }
 }
 
+void gather_int8(const std::vector<float>& weights, const std::vector<StoredRow>& rows,
+                 std::vector<float>& values) {
+  std::vector<float> scaled(rows.size(), 0.0F);
+  for (size_t t = 0; t < rows.size(); ++t) {
+    if (!(weights[t] <= 0.0F)) scaled[t] = weights[t] * rows[t].scale;
+  }
+  const Integers w = integers_of(scaled, 16383.0F);
+  for (size_t d = 0; d < values.size(); ++d) {
+    int64_t sum = 0;
+    for (size_t t = 0; t < rows.size(); ++t) sum += w.of[t] * std::lrint(rows[t].codes[d]);
+    values[d] = static_cast<float>(sum) * w.scale;
+  }
+}
+
 /// One query over tokens [first, end) of one partition.
 Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, const SequenceRows& s,
                           int64_t kv_head, int64_t first, int64_t end) {
+  const Integers q_integers = integers_of(q, 8191.0F);
+  std::vector<StoredRow> value_rows;
   std::vector<float> scores;
   Weighted out;
   out.maximum = -std::numeric_limits<float>::infinity();
   for (int64_t t = first; t < end; ++t) {
-    scores.push_back(score_of(q, load(kv, place(kv, s, kv_head, t, 0)), kv.format));
+    const StoredRow key = load(kv, place(kv, s, kv_head, t, 0));
+    value_rows.push_back(load(kv, place(kv, s, kv_head, t, 1)));
+    scores.push_back(kv.format == KvFormat::kInt8 ? score_of(q_integers, key)
+                                                  : score_of(q, key, kv.format));
     out.maximum = std::max(out.maximum, scores.back());
   }
   float lanes[16] = {};
@@ -182,7 +227,11 @@ Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, co
   }
   out.sum = lanes[0];
   out.values.assign(q.size(), 0.0F);
-  gather(weights, kv, s, kv_head, first, end, out.values);
+  if (kv.format == KvFormat::kInt8) {
+    gather_int8(weights, value_rows, out.values);
+  } else {
+    gather(weights, value_rows, kv.format, first, out.values);
+  }
   return out;
 }
 
@@ -227,7 +276,7 @@ void attention(ConstRows q, std::span<const SequenceRows> sequences, const KvLay
         std::vector<float> scaled(query, query + head_dim);
         for (float& x : scaled) {
           x *= params.scale;
-          if (kv.format != KvFormat::kF32) x = round_to_bf16(x);
+          if (kv.format == KvFormat::kBf16) x = round_to_bf16(x);
         }
         const int64_t kv_head = params.kv_head_of_query[head];
         Weighted total;

@@ -93,7 +93,18 @@ class AttentionCase final : public KernelCase {
     }
     const auto tokens = static_cast<double>(std::accumulate(seen.begin(), seen.end(), int64_t{0}));
     cost_.ops = 4 * pairs * static_cast<double>(queries_.outputs().num_cols());
-    cost_.peak = pool_->view().format == KvFormat::kF32 ? PeakKind::kF32 : PeakKind::kBf16;
+    switch (pool_->view().format) {
+      case KvFormat::kF32:
+        cost_.peak = PeakKind::kF32;
+        break;
+      case KvFormat::kBf16:
+        cost_.peak = PeakKind::kBf16;
+        break;
+      case KvFormat::kInt8:
+        cost_.peak = PeakKind::kInt8;
+        cost_.ops *= 2;  // queries and weights have two digits each
+        break;
+    }
     cost_.bytes = tokens * pool_->bytes_per_token() + 2 * queries_.outputs().bytes();
     cost_.footprint_bytes =
         static_cast<double>(pool_->view().num_blocks * kBlockTokens) * pool_->bytes_per_token();
