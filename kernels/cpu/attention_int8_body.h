@@ -71,7 +71,7 @@ class Int8Walk : public TileWalk {
         store_digits<64>(integers, digits_of(query_digits_, i, d / 16));
       }
       query_scales_[i] = steps.scale;
-      query_offsets_[i] = -128 * sums.sum();
+      query_offsets_[i] = (IntVec16::zero() - shift_left<7>(sums)).sum();
     }
   }
 

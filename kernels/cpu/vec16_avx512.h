@@ -132,7 +132,14 @@ struct IntVec16 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                         _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(all), planes));
   }
-  int32_t sum() const { return _mm512_reduce_add_epi32(all); }
+  int32_t sum() const {
+    const __m256i eight =
+        _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    const __m128i four =
+        _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    const __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+  }
 };
 
 inline IntVec16 operator+(const IntVec16& a, const IntVec16& b) {
