@@ -111,10 +111,11 @@ class FloatWalk : public TileWalk {
     const int64_t at_once = tile.num_pairs >= kMaxPairs ? kMaxPairs : 1;
     const int64_t passes = (tile.num_pairs + at_once - 1) / at_once;
     const int64_t chunks = tile.layout->padded_head_dim / 16;
-    return passes * at_once *
-           (kBlocksOfPartition * tile.layout->head_dim / 2 / kMaxBlocks +
-            (chunks * kPartitionTokens / 2 + Vec16::kMaxAccumulators - 1) /
-                Vec16::kMaxAccumulators);
+    return tile.num_pairs * kVectorsOfPartition +
+           passes * at_once *
+               (kBlocksOfPartition * tile.layout->head_dim / 2 / kMaxBlocks +
+                (chunks * kPartitionTokens / 2 + Vec16::kMaxAccumulators - 1) /
+                    Vec16::kMaxAccumulators);
   }
 
   void open(const std::byte** parts, int64_t offset) {
@@ -202,6 +203,7 @@ class FloatWalk : public TileWalk {
     Vec16 sum = Vec16::zero();
     const int64_t end = end_vector(i);
     for (int64_t v = first_vector(i); v < end; ++v) {
+      fetch_ahead();
       Vec16 weight = exp(Vec16::load(scores + v * 16) - maximum);
       if constexpr (Blocks::kPaired) {
         weight = rounded_to_bf16(weight);

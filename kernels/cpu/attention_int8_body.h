@@ -110,8 +110,9 @@ class Int8Walk : public TileWalk {
     const int64_t at_once = tile.num_pairs >= kMaxPairs ? kMaxPairs : 1;
     const int64_t passes = (tile.num_pairs + at_once - 1) / at_once;
     const int64_t chunks = tile.layout->padded_head_dim / 16;
-    return passes * at_once *
-           (kBlocksOfPartition * chunks / kMaxBlocks + kVectorsOfPartition * chunks / kMaxChunks);
+    return tile.num_pairs * kVectorsOfPartition + passes * at_once *
+                                                      (kBlocksOfPartition * chunks / kMaxBlocks +
+                                                       kVectorsOfPartition * chunks / kMaxChunks);
   }
 
   /// The 32 digits of pair i's 16 dimensions or tokens, counted in vectors.
@@ -200,6 +201,7 @@ class Int8Walk : public TileWalk {
     Vec16 magnitudes = Vec16::zero();
     const int64_t end = end_vector(i);
     for (int64_t v = first_vector(i); v < end; ++v) {
+      fetch_ahead();
       const Vec16 weight = exp(Vec16::load(scores + v * 16) - maximum);
       sum = sum + weight;
       // Nobody knows the scales of tokens that are not visible.

@@ -29,7 +29,7 @@ constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 /// part_maxima_ and part_sums_ of the pairs [first_, end_) in every partition that enter() accepts.
 class TileWalk {
  public:
-  /// inner_steps: how often the inner loops call fetch_ahead() in a partition, at least.
+  /// inner_steps: how often the inner loops call fetch_ahead() in a partition, about.
   TileWalk(const AttentionTile& tile, int64_t inner_steps)
       : tile_(tile),
         head_dim_(tile.layout->head_dim),
@@ -78,6 +78,7 @@ class TileWalk {
 
   /// Keeps or merges what the partition gave.
   void leave(int64_t partition) {
+    while (fetches_a_step_ > 0) fetch_ahead();
     if (tile_.partials != nullptr) {
       keep_partials(partition);
     } else {
@@ -134,7 +135,7 @@ class TileWalk {
       for (int64_t at = 0; at < kFetchBytes; at += 64) __builtin_prefetch(fetch_at_ + at, 0, 2);
       fetch_at_ += kFetchBytes;
       if (fetch_at_ != fetch_end_) continue;
-      if (num_ahead_ == 0) {
+      if (next_ahead_ == num_ahead_) {
         fetches_a_step_ = 0;
       } else {
         start_block_ahead();
@@ -172,6 +173,7 @@ class TileWalk {
   /// pairs work long on what they load.
   void plan_fetching(int64_t partition) {
     num_ahead_ = 0;
+    next_ahead_ = 0;
     fetches_a_step_ = 0;
     if (end_ - first_ > kPrefetchPairs || partition >= tile_.end_partition) return;
     const int64_t last_position = positions_[tile_.num_pairs - 1];
@@ -182,12 +184,12 @@ class TileWalk {
     }
     if (num_ahead_ == 0) return;
     const int64_t fetches = num_ahead_ * tile_.layout->bytes / kFetchBytes;
-    fetches_a_step_ = (fetches + inner_steps_ - 1) / inner_steps_;
+    fetches_a_step_ = larger(1, (fetches + inner_steps_ / 2) / inner_steps_);
     start_block_ahead();
   }
 
   void start_block_ahead() {
-    fetch_at_ = ahead_[--num_ahead_];
+    fetch_at_ = ahead_[next_ahead_++];
     fetch_end_ = fetch_at_ + tile_.layout->bytes;
   }
 
@@ -228,8 +230,9 @@ class TileWalk {
  private:
   const int64_t inner_steps_;
   int64_t positions_[kTilePairs];
-  const std::byte* ahead_[kBlocksOfPartition];  // blocks of the next partition still to be fetched
+  const std::byte* ahead_[kBlocksOfPartition];  // blocks of the next partition
   int64_t num_ahead_ = 0;
+  int64_t next_ahead_ = 0;  // to be fetched after the one at hand
   int64_t fetches_a_step_ = 0;
   const std::byte* fetch_at_ = nullptr;
   const std::byte* fetch_end_ = nullptr;
