@@ -25,6 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMaxTokens = int64_t{1} << 20;
+constexpr int kLimitWindows = 4;
 
 std::vector<Flag> flags() {
   std::vector<Flag> all = {{"--engine", "DIR", "", "the engine to measure, instead of a shape's"}};
@@ -170,10 +171,15 @@ class ModelRun {
     return fits ? ReadFrom::kL3 : ReadFrom::kDram;
   }
 
+  /// The best of some windows: one of 10 ms may fall on a moment when somebody else has a core.
   MachineSample sample_machine() {
     MachineSample sample;
-    sample.bytes_per_second = limits_.read_gbs(read_from()) * 1e9;
-    sample.ops_per_second = limits_.peak_gops(peak_kind(costs_.weights)) * 1e9;
+    for (int window = 0; window < kLimitWindows; ++window) {
+      sample.bytes_per_second =
+          std::max(sample.bytes_per_second, limits_.read_gbs(read_from()) * 1e9);
+      sample.ops_per_second =
+          std::max(sample.ops_per_second, limits_.peak_gops(peak_kind(costs_.weights)) * 1e9);
+    }
     return sample;
   }
 
