@@ -44,7 +44,8 @@ struct Bf16Blocks {
 template <typename Blocks>
 class FloatWalk : public TileWalk {
  public:
-  explicit FloatWalk(const AttentionTile& tile) : TileWalk(tile, inner_steps(tile)) {}
+  explicit FloatWalk(const AttentionTile& tile)
+      : TileWalk(tile, kMaxPairs, steps_a_pair(*tile.layout)) {}
 
   void load_queries() {
     const Vec16 scale = Vec16::broadcast(tile_.scale);
@@ -71,14 +72,11 @@ class FloatWalk : public TileWalk {
     const int64_t pairs = end_ - first_;
     const int64_t pairs_at_once = pairs >= 4 && kMaxPairs >= 4 ? 4 : pairs >= 2 ? 2 : 1;
     const int64_t group = smaller(kBlocksOfPartition, larger(1, kMaxBlocks / pairs_at_once));
-    const int64_t end_block = (spans_[end_ - 1].end + kBlockTokens - 1) / kBlockTokens;
-    for (int64_t b = spans_[first_].first / kBlockTokens; b < end_block; b += group) {
-      int64_t i = first_;
-      if constexpr (kMaxPairs >= 4) {
-        for (; i + 4 <= end_; i += 4) score_blocks<4>(i, b, b + group);
-      }
-      for (; i + 2 <= end_; i += 2) score_blocks<2>(i, b, b + group);
-      if (i < end_) score_blocks<1>(i, b, b + group);
+    const int64_t end_block = end_block_of(spans_[end_ - 1].end);
+    for (int64_t b = block_of(spans_[first_].first); b < end_block; b += group) {
+      in_runs<kMaxPairs>(first_, end_, [&](int64_t i, auto pairs_run) {
+        score_blocks<pairs_run.kCount>(i, b, b + group);
+      });
     }
   }
 
@@ -92,30 +90,22 @@ class FloatWalk : public TileWalk {
   __attribute__((noinline)) void gather_values() {
     open(values_, tile_.layout->values_offset);
     [[maybe_unused]] const Flush flush;
-    int64_t chunk = 0;
-    if constexpr (kMaxChunks >= 8) {
-      // Few pairs: more chunks, for enough independent sums. Many pairs: fewer, to keep registers.
-      if (end_ - first_ < 4) {
-        for (; chunk + 8 <= num_chunks_; chunk += 8) gather_chunks<8>(chunk);
-      }
+    const auto gather_run = [&](int64_t chunk, auto chunks) {
+      gather_chunks<chunks.kCount>(chunk);
+    };
+    // Few pairs: more chunks, for enough independent sums. Many pairs: fewer, to keep registers.
+    if (end_ - first_ < 4) {
+      in_runs<kMaxChunks>(0, num_chunks_, gather_run);
+    } else {
+      in_runs<smaller(4, kMaxChunks)>(0, num_chunks_, gather_run);
     }
-    if constexpr (kMaxChunks >= 4) {
-      for (; chunk + 4 <= num_chunks_; chunk += 4) gather_chunks<4>(chunk);
-    }
-    for (; chunk + 2 <= num_chunks_; chunk += 2) gather_chunks<2>(chunk);
-    for (; chunk < num_chunks_; ++chunk) gather_chunks<1>(chunk);
   }
 
  private:
-  static int64_t inner_steps(const AttentionTile& tile) {
-    const int64_t at_once = tile.num_pairs >= kMaxPairs ? kMaxPairs : 1;
-    const int64_t passes = (tile.num_pairs + at_once - 1) / at_once;
-    const int64_t chunks = tile.layout->padded_head_dim / 16;
-    return tile.num_pairs * kVectorsOfPartition +
-           passes * at_once *
-               (kBlocksOfPartition * tile.layout->head_dim / 2 / kMaxBlocks +
-                (chunks * kPartitionTokens / 2 + Vec16::kMaxAccumulators - 1) /
-                    Vec16::kMaxAccumulators);
+  static int64_t steps_a_pair(const KvBlockLayout& layout) {
+    const int64_t chunks = layout.padded_head_dim / 16;
+    return kBlocksOfPartition * layout.head_dim / 2 / kMaxBlocks +
+           (chunks * kPartitionTokens / 2 + Vec16::kMaxAccumulators - 1) / Vec16::kMaxAccumulators;
   }
 
   void open(const std::byte** parts, int64_t offset) {
@@ -124,16 +114,10 @@ class FloatWalk : public TileWalk {
 
   template <int kPairs>
   void score_blocks(int64_t i, int64_t first_block, int64_t end_block) {
-    int64_t b = larger(first_block, spans_[i].first / kBlockTokens);
-    const int64_t end =
-        smaller(end_block, (spans_[i + kPairs - 1].end + kBlockTokens - 1) / kBlockTokens);
-    if constexpr (kMaxBlocks / kPairs >= 4) {
-      for (; b + 4 <= end; b += 4) score_tile<kPairs, 4>(i, b);
-    }
-    if constexpr (kMaxBlocks / kPairs >= 2) {
-      for (; b + 2 <= end; b += 2) score_tile<kPairs, 2>(i, b);
-    }
-    for (; b < end; ++b) score_tile<kPairs, 1>(i, b);
+    in_runs<larger(1, smaller(4, kMaxBlocks / kPairs))>(
+        larger(first_block, block_of(spans_[i].first)),
+        smaller(end_block, end_block_of(spans_[i + kPairs - 1].end)),
+        [&](int64_t b, auto blocks) { score_tile<kPairs, blocks.kCount>(i, b); });
   }
 
   template <int kPairs, int kBlocks>
@@ -218,14 +202,9 @@ class FloatWalk : public TileWalk {
 
   template <int kChunks>
   void gather_chunks(int64_t chunk) {
-    int64_t i = first_;
-    if constexpr (kChunks * 4 <= Vec16::kMaxAccumulators) {
-      for (; i + 4 <= end_; i += 4) gather_pairs<4, kChunks>(i, chunk);
-    }
-    if constexpr (kChunks * 2 <= Vec16::kMaxAccumulators) {
-      for (; i + 2 <= end_; i += 2) gather_pairs<2, kChunks>(i, chunk);
-    }
-    for (; i < end_; ++i) gather_pairs<1, kChunks>(i, chunk);
+    in_runs<smaller(4, Vec16::kMaxAccumulators / kChunks)>(
+        first_, end_,
+        [&](int64_t i, auto pairs) { gather_pairs<pairs.kCount, kChunks>(i, chunk); });
   }
 
   template <int kPairs, int kChunks>
@@ -266,7 +245,7 @@ class FloatWalk : public TileWalk {
 #pragma GCC unroll 8
       for (int c = 0; c < kChunks; ++c) sums[m][c] = Vec16::load(parts + m * padded_ + c * 16);
     }
-    for (int64_t b = span.first / kBlockTokens; b * kBlockTokens < span.end; ++b) {
+    for (int64_t b = block_of(span.first); b * kBlockTokens < span.end; ++b) {
       const int64_t first_weight = i * kPartitionTokens + b * kBlockTokens;
       const int64_t t = larger(0, span.first - b * kBlockTokens);
       const int64_t end = smaller(kBlockTokens, span.end - b * kBlockTokens);

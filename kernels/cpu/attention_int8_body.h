@@ -48,7 +48,8 @@ void store_digits(const IntVec16& integers, int8_t* to) {
 
 class Int8Walk : public TileWalk {
  public:
-  explicit Int8Walk(const AttentionTile& tile) : TileWalk(tile, inner_steps(tile)) {}
+  explicit Int8Walk(const AttentionTile& tile)
+      : TileWalk(tile, kMaxPairs, steps_a_pair(*tile.layout)) {}
 
   void load_queries() {
     const Vec16 scale = Vec16::broadcast(tile_.scale);
@@ -77,14 +78,7 @@ class Int8Walk : public TileWalk {
 
   /// Scores of the pairs against the blocks they see.
   __attribute__((noinline)) void score() {
-    int64_t i = first_;
-    if constexpr (kMaxPairs >= 4) {
-      for (; i + 4 <= end_; i += 4) score_blocks<4>(i);
-    }
-    if constexpr (kMaxPairs >= 2) {
-      for (; i + 2 <= end_; i += 2) score_blocks<2>(i);
-    }
-    for (; i < end_; ++i) score_blocks<1>(i);
+    in_runs<kMaxPairs>(first_, end_, [&](int64_t i, auto pairs) { score_blocks<pairs.kCount>(i); });
   }
 
   void weigh() {
@@ -95,33 +89,20 @@ class Int8Walk : public TileWalk {
 
   /// parts_[i] = sum of weight * value. Tokens that a pair does not see have weight 0 there.
   __attribute__((noinline)) void gather_values() {
-    int64_t i = first_;
-    if constexpr (kMaxPairs >= 4) {
-      for (; i + 4 <= end_; i += 4) gather_chunks<4>(i);
-    }
-    if constexpr (kMaxPairs >= 2) {
-      for (; i + 2 <= end_; i += 2) gather_chunks<2>(i);
-    }
-    for (; i < end_; ++i) gather_chunks<1>(i);
+    in_runs<kMaxPairs>(first_, end_,
+                       [&](int64_t i, auto pairs) { gather_chunks<pairs.kCount>(i); });
   }
 
  private:
-  static int64_t inner_steps(const AttentionTile& tile) {
-    const int64_t at_once = tile.num_pairs >= kMaxPairs ? kMaxPairs : 1;
-    const int64_t passes = (tile.num_pairs + at_once - 1) / at_once;
-    const int64_t chunks = tile.layout->padded_head_dim / 16;
-    return tile.num_pairs * kVectorsOfPartition + passes * at_once *
-                                                      (kBlocksOfPartition * chunks / kMaxBlocks +
-                                                       kVectorsOfPartition * chunks / kMaxChunks);
+  static int64_t steps_a_pair(const KvBlockLayout& layout) {
+    const int64_t chunks = layout.padded_head_dim / 16;
+    return kBlocksOfPartition * chunks / kMaxBlocks + kVectorsOfPartition * chunks / kMaxChunks;
   }
 
   /// The 32 digits of pair i's 16 dimensions or tokens, counted in vectors.
   static int8_t* digits_of(int8_t* digits, int64_t i, int64_t vector) {
     return digits + (vector * kTilePairs + i) * 32;
   }
-
-  static int64_t block_of(int64_t token) { return token / kBlockTokens; }
-  static int64_t end_block_of(int64_t token) { return (token + kBlockTokens - 1) / kBlockTokens; }
 
   const float* scales(int64_t vector, int64_t offset) const {
     const auto v = static_cast<uint64_t>(vector);  // its division is a shift
@@ -132,15 +113,9 @@ class Int8Walk : public TileWalk {
 
   template <int kPairs>
   void score_blocks(int64_t i) {
-    int64_t b = block_of(spans_[i].first);
-    const int64_t end = end_block_of(spans_[i + kPairs - 1].end);
-    if constexpr (kMaxBlocks / kPairs >= 4) {
-      for (; b + 4 <= end; b += 4) score_tile<kPairs, 4>(i, b);
-    }
-    if constexpr (kMaxBlocks / kPairs >= 2) {
-      for (; b + 2 <= end; b += 2) score_tile<kPairs, 2>(i, b);
-    }
-    for (; b < end; ++b) score_tile<kPairs, 1>(i, b);
+    in_runs<larger(1, smaller(4, kMaxBlocks / kPairs))>(
+        block_of(spans_[i].first), end_block_of(spans_[i + kPairs - 1].end),
+        [&](int64_t b, auto blocks) { score_tile<kPairs, blocks.kCount>(i, b); });
   }
 
   template <int kPairs, int kBlocks>
@@ -231,14 +206,9 @@ class Int8Walk : public TileWalk {
 
   template <int kPairs>
   void gather_chunks(int64_t i) {
-    int64_t chunk = 0;
-    if constexpr (kMaxChunks / kPairs >= 4) {
-      for (; chunk + 4 <= num_chunks_; chunk += 4) gather<kPairs, 4>(i, chunk);
-    }
-    if constexpr (kMaxChunks / kPairs >= 2) {
-      for (; chunk + 2 <= num_chunks_; chunk += 2) gather<kPairs, 2>(i, chunk);
-    }
-    for (; chunk < num_chunks_; ++chunk) gather<kPairs, 1>(i, chunk);
+    in_runs<smaller(4, kMaxChunks / kPairs)>(0, num_chunks_, [&](int64_t chunk, auto chunks) {
+      gather<kPairs, chunks.kCount>(i, chunk);
+    });
   }
 
   template <int kPairs, int kChunks>

@@ -25,17 +25,36 @@ struct Span {
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+constexpr int64_t block_of(int64_t token) { return token / kBlockTokens; }
+constexpr int64_t end_block_of(int64_t end_token) {
+  return (end_token + kBlockTokens - 1) / kBlockTokens;
+}
+
+template <int kLength>
+struct Run {
+  static constexpr int kCount = kLength;
+};
+
+/// Cuts [begin, end) into runs of kLongest, a power of two, then of its halves: calls work(first,
+/// Run<length>()) for each, ascending.
+template <int kLongest, typename Work>
+__attribute__((always_inline)) inline void in_runs(int64_t begin, int64_t end, const Work& work) {
+  for (; begin + kLongest <= end; begin += kLongest) work(begin, Run<kLongest>());
+  if constexpr (kLongest > 1) in_runs<kLongest / 2>(begin, end, work);
+}
+
 /// One tile on its way through the partitions. A format's walk derives from it and sets parts_,
 /// part_maxima_ and part_sums_ of the pairs [first_, end_) in every partition that enter() accepts.
 class TileWalk {
  public:
-  /// inner_steps: how often the inner loops call fetch_ahead() in a partition, about.
-  TileWalk(const AttentionTile& tile, int64_t inner_steps)
+  /// pairs_at_once: of the walk's widest register tile. steps_a_pair: how often the products of one
+  /// pair call fetch_ahead() in a partition, about, if they had all registers.
+  TileWalk(const AttentionTile& tile, int64_t pairs_at_once, int64_t steps_a_pair)
       : tile_(tile),
         head_dim_(tile.layout->head_dim),
         padded_(tile.layout->padded_head_dim),
         num_chunks_(tile.layout->padded_head_dim / 16),
-        inner_steps_(inner_steps) {
+        inner_steps_(count_steps(tile.num_pairs, pairs_at_once, steps_a_pair)) {
     for (int64_t i = 0; i < tile_.num_pairs; ++i) {
       positions_[i] = tile_.first_position + (tile_.first_pair + i) / tile_.group_size;
       sums_[i] = 0.0F;
@@ -66,8 +85,8 @@ class TileWalk {
       return false;
     }
     // Blocks before every window are not read.
-    first_block_ = first_token / kBlockTokens;
-    end_block_ = (end_token + kBlockTokens - 1) / kBlockTokens;
+    first_block_ = block_of(first_token);
+    end_block_ = end_block_of(end_token);
     for (int64_t b = first_block_; b < end_block_; ++b) {
       const int64_t id = tile_.block_table[partition * kAttentionPartitionBlocks + b];
       blocks_[b] = tile_.blocks + id * tile_.block_stride;
@@ -166,6 +185,14 @@ class TileWalk {
   void count_partition() const {
     __atomic_store_n(tile_.tally, __atomic_load_n(tile_.tally, __ATOMIC_RELAXED) + 1,
                      __ATOMIC_RELAXED);
+  }
+
+  /// Of weighing and of products, where a register tile that is not full takes as long as a full
+  /// one.
+  static int64_t count_steps(int64_t num_pairs, int64_t pairs_at_once, int64_t steps_a_pair) {
+    const int64_t at_once = num_pairs >= pairs_at_once ? pairs_at_once : 1;
+    const int64_t passes = (num_pairs + at_once - 1) / at_once;
+    return num_pairs * kVectorsOfPartition + passes * at_once * steps_a_pair;
   }
 
   /// Blocks lie anywhere in memory, and few pairs would wait for them: those of the next partition

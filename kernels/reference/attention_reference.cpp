@@ -202,7 +202,8 @@ void gather_int8(const std::vector<float>& weights, const std::vector<StoredRow>
 /// One query over tokens [first, end) of one partition.
 Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, const SequenceRows& s,
                           int64_t kv_head, int64_t first, int64_t end) {
-  const Integers q_integers = integers_of(q, 8191.0F);
+  const bool is_int8 = kv.format == KvFormat::kInt8;
+  const Integers q_integers = is_int8 ? integers_of(q, 8191.0F) : Integers();
   std::vector<StoredRow> value_rows;
   std::vector<float> scores;
   Weighted out;
@@ -210,8 +211,7 @@ Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, co
   for (int64_t t = first; t < end; ++t) {
     const StoredRow key = load(kv, place(kv, s, kv_head, t, 0));
     value_rows.push_back(load(kv, place(kv, s, kv_head, t, 1)));
-    scores.push_back(kv.format == KvFormat::kInt8 ? score_of(q_integers, key)
-                                                  : score_of(q, key, kv.format));
+    scores.push_back(is_int8 ? score_of(q_integers, key) : score_of(q, key, kv.format));
     out.maximum = std::max(out.maximum, scores.back());
   }
   float lanes[16] = {};
@@ -227,7 +227,7 @@ Weighted attend_partition(const std::vector<float>& q, const KvLayerView& kv, co
   }
   out.sum = lanes[0];
   out.values.assign(q.size(), 0.0F);
-  if (kv.format == KvFormat::kInt8) {
+  if (is_int8) {
     gather_int8(weights, value_rows, out.values);
   } else {
     gather(weights, value_rows, kv.format, first, out.values);
