@@ -4,14 +4,18 @@
 # multiply-add that the compiler chooses would make bits depend on the compiler's mood: where a
 # kernel wants one, it says so.
 add_library(phalanx_flags INTERFACE)
-target_compile_options(phalanx_flags INTERFACE
+set(PHALANX_CXX_FLAGS
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wno-psabi -ffp-contract=off
   -Wno-restrict  # GCC 12 sees overlaps in std::string that are not there (its bug 105329)
   -fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=)
+if(PHALANX_SANITIZE)
+  list(APPEND PHALANX_CXX_FLAGS
+    -fsanitize=${PHALANX_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+endif()
+# nvcc knows few of them: phalanx_cuda_flags has its own.
+target_compile_options(phalanx_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${PHALANX_CXX_FLAGS}>")
 target_include_directories(phalanx_flags INTERFACE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
 if(PHALANX_SANITIZE)
-  target_compile_options(phalanx_flags INTERFACE
-    -fsanitize=${PHALANX_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(phalanx_flags INTERFACE -fsanitize=${PHALANX_SANITIZE})
 endif()
 

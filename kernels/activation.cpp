@@ -3,16 +3,17 @@
 #include <cstdint>
 
 #include "kernels/operators.h"
+#include "runtime/base/ceil_div.h"
 #include "runtime/base/check.h"
 
 namespace phalanx::kernels {
 namespace {
 
-int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+int64_t align64(int64_t bytes) { return round_up(bytes, 64); }
 
 int64_t num_groups(ActivationForm form, int64_t num_cols, int64_t group_size) {
-  if (form != ActivationForm::kS8) return 0;
-  PHALANX_CHECK_GT(group_size, 0, "group_size of s8 activations");
+  if (!is_quantized(form)) return 0;
+  PHALANX_CHECK_GT(group_size, 0, "group_size of quantized activations");
   PHALANX_CHECK_EQ(num_cols % group_size, 0, "group_size must divide num_cols");
   return num_cols / group_size;
 }
@@ -29,6 +30,8 @@ const char* weight_format_name(WeightFormat format) {
       return "w8";
     case WeightFormat::kW4:
       return "w4";
+    case WeightFormat::kFp8:
+      return "fp8";
   }
   return "unknown";
 }
@@ -42,6 +45,8 @@ ActivationForm activation_form(WeightFormat format) {
     case WeightFormat::kW8:
     case WeightFormat::kW4:
       return ActivationForm::kS8;
+    case WeightFormat::kFp8:
+      return ActivationForm::kE4m3;
   }
   return ActivationForm::kF32;
 }
@@ -53,6 +58,7 @@ int64_t activation_code_bytes(ActivationForm form) {
     case ActivationForm::kBf16:
       return 2;
     case ActivationForm::kS8:
+    case ActivationForm::kE4m3:
       return 1;
   }
   return 0;
@@ -61,8 +67,9 @@ int64_t activation_code_bytes(ActivationForm form) {
 int64_t activation_bytes(ActivationForm form, int64_t num_rows, int64_t num_cols,
                          int64_t group_size) {
   const int64_t groups = num_groups(form, num_cols, group_size);
+  const int64_t parts = form == ActivationForm::kS8 ? 2 : 1;  // scales, and sums
   return align64(num_rows * num_cols * activation_code_bytes(form)) +
-         2 * align64(num_rows * groups * 4);
+         parts * align64(num_rows * groups * 4);
 }
 
 ActivationView make_activation_view(ActivationForm form, int64_t num_rows, int64_t num_cols,
@@ -74,11 +81,12 @@ ActivationView make_activation_view(ActivationForm form, int64_t num_rows, int64
   view.num_cols = num_cols;
   view.codes = memory;
   const int64_t groups = num_groups(form, num_cols, group_size);
-  if (form == ActivationForm::kS8) {
+  if (is_quantized(form)) {
     view.group_size = group_size;
     std::byte* scales = memory + align64(num_rows * num_cols);
     view.scales = reinterpret_cast<float*>(scales);
-    view.sums = reinterpret_cast<int32_t*>(scales + align64(num_rows * groups * 4));
+    if (form == ActivationForm::kS8)
+      view.sums = reinterpret_cast<int32_t*>(scales + align64(num_rows * groups * 4));
   }
   return view;
 }

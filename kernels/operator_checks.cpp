@@ -59,12 +59,28 @@ void check_norm(const float* weight, float eps, int64_t num_cols) {
   PHALANX_CHECK_GT(num_cols, 0, "num_cols of a norm");
 }
 
+void check_scale_blocks(const MatrixSource& source) {
+  if (source.format != WeightFormat::kFp8) return;
+  PHALANX_CHECK(source.scale_dtype == DType::kF32, "scales of e4m3 weights are f32");
+  PHALANX_CHECK(source.zeros == nullptr, "e4m3 weights have no zeros");
+  PHALANX_CHECK_GT(source.scale_rows, 0, "rows that a scale covers");
+  PHALANX_CHECK_GT(source.scale_cols, 0, "columns that a scale covers");
+  PHALANX_CHECK(source.first_row >= 0 && source.first_col >= 0, "place of a slice in its matrix");
+  PHALANX_CHECK_GT(source.group_size, 0, "group_size of e4m3 weights");
+  PHALANX_CHECK_EQ(source.first_col % source.group_size, 0, "a slice begins inside a group");
+  PHALANX_CHECK(source.scale_cols % source.group_size == 0 ||
+                    source.first_col + source.num_cols <= source.scale_cols,
+                "groups of " + std::to_string(source.group_size) + " straddle scales of " +
+                    std::to_string(source.scale_cols) + " columns");
+}
+
 void check_embedding(const MatrixSource& table, std::span<const int32_t> token_ids, ConstRows y) {
   PHALANX_CHECK(table.codes != nullptr, "an embedding table needs codes");
-  if (table.format == WeightFormat::kW8 || table.format == WeightFormat::kW4) {
+  if (is_quantized(table.format)) {
     PHALANX_CHECK(table.scales != nullptr, "a quantized embedding table needs scales");
     PHALANX_CHECK_GT(table.group_size, 0, "group_size of an embedding table");
     PHALANX_CHECK_EQ(table.num_cols % table.group_size, 0, "group_size must divide num_cols");
+    check_scale_blocks(table);
   }
   check_rows(y, static_cast<int64_t>(token_ids.size()), table.num_cols, "rows of the embedding");
   for (const int32_t id : token_ids) {
@@ -79,11 +95,12 @@ void check_activation_view(const ActivationView& view, int64_t num_rows) {
   if (num_rows == 0) return;
   PHALANX_CHECK(view.codes != nullptr && aligned64(view.codes),
                 "codes of an activation view are 64-byte aligned");
-  if (view.form != ActivationForm::kS8) return;
+  if (!is_quantized(view.form)) return;
   PHALANX_CHECK_GT(view.group_size, 0, "group_size of an activation view");
   PHALANX_CHECK_EQ(view.num_cols % view.group_size, 0, "group_size must divide num_cols");
-  PHALANX_CHECK(view.scales != nullptr && view.sums != nullptr,
-                "s8 activations need scales and sums");
+  PHALANX_CHECK(view.scales != nullptr, "quantized activations need scales");
+  PHALANX_CHECK(view.sums != nullptr || view.form != ActivationForm::kS8,
+                "s8 activations need sums");
 }
 
 namespace {
@@ -92,7 +109,7 @@ void check_linear_input(const PackedMatrix& w, const ActivationView& x, int64_t 
   PHALANX_CHECK(x.form == activation_form(w.format()),
                 "the activations have another form than the matrix multiplies");
   PHALANX_CHECK_EQ(x.num_cols, w.num_cols(), "num_cols of activations and matrix");
-  if (x.form == ActivationForm::kS8) {
+  if (is_quantized(x.form)) {
     PHALANX_CHECK_EQ(x.group_size, w.group_size(), "group_size of activations and matrix");
   }
   check_activation_view(x, num_rows);

@@ -16,6 +16,8 @@ void check_rows(ConstRows rows, int64_t num_rows, int64_t num_cols, const char* 
 void check_parts(const PartRows& rows, int64_t num_rows, int64_t num_cols);
 
 void check_norm(const float* weight, float eps, int64_t num_cols);
+/// The scale layout of a kFp8 source; nothing of others.
+void check_scale_blocks(const MatrixSource& source);
 void check_embedding(const MatrixSource& table, std::span<const int32_t> token_ids, ConstRows y);
 void check_activation_view(const ActivationView& view, int64_t num_rows);
 void check_linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, ConstRows y);

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,9 @@
 #include "runtime/base/dtype.h"
 
 namespace phalanx::kernels {
+
+/// Where operators run, for whoever plans before there are any.
+enum class Backend : uint8_t { kCpu, kCuda };
 
 // ---------------------------------------------------------------------------------- weights ----
 
@@ -32,11 +36,18 @@ namespace phalanx::kernels {
 ///   kW8    u8 codes, w = (code - zero) * scale; zero is 128 unless given; s8 activations.
 ///   kW4    4-bit codes, two a byte, even k in the low nibble; zero is 8 unless given; s8
 ///   activations.
-enum class WeightFormat : uint8_t { kF32, kBf16, kW8, kW4 };
+///   kFp8   e4m3 codes (OCP e4m3fn; never NaN), w = code * scale; e4m3 activations.
+enum class WeightFormat : uint8_t { kF32, kBf16, kW8, kW4, kFp8 };
 
-const char* weight_format_name(WeightFormat format);  ///< "f32", "bf16", "w8", "w4"
+const char* weight_format_name(WeightFormat format);  ///< "f32", "bf16", "w8", "w4", "fp8"
 
+/// Whether weights have scales, and activations scales by groups of K.
 constexpr bool is_quantized(WeightFormat format) {
+  return format == WeightFormat::kW8 || format == WeightFormat::kW4 || format == WeightFormat::kFp8;
+}
+
+/// Whether codes are integers that count from a zero.
+constexpr bool is_integer(WeightFormat format) {
   return format == WeightFormat::kW8 || format == WeightFormat::kW4;
 }
 
@@ -48,6 +59,7 @@ constexpr int64_t weight_row_bytes(WeightFormat format, int64_t num_cols) {
     case WeightFormat::kBf16:
       return num_cols * 2;
     case WeightFormat::kW8:
+    case WeightFormat::kFp8:
       return num_cols;
     case WeightFormat::kW4:
       return num_cols / 2;
@@ -63,20 +75,46 @@ struct MatrixSource {
   int64_t num_cols = 0;               ///< K of this slice
   const std::byte* codes = nullptr;   ///< code of the slice's first row and column
   int64_t row_stride_bytes = 0;       ///< from one row's first code to the next's
-  const std::byte* scales = nullptr;  ///< [N, K/G] of scale_dtype; kW8 and kW4 only
-  DType scale_dtype = DType::kF32;    ///< f32, f16 or bf16
-  int64_t scale_row_stride = 0;       ///< elements from one row's first scale to the next's
-  const uint8_t* zeros = nullptr;     ///< [N, K/G] u8, same stride as scales; null: 128 / 8
-  int64_t group_size = 0;             ///< G; divides num_cols
+  const std::byte* scales = nullptr;  ///< kW8, kW4: [N, K/G] of scale_dtype; kFp8: see scale_rows
+  DType scale_dtype = DType::kF32;    ///< f32, f16 or bf16; f32 for kFp8
+  int64_t scale_row_stride = 0;       ///< elements from one row of scales to the next
+  const uint8_t* zeros = nullptr;  ///< kW8, kW4: [N, K/G] u8, same stride as scales; null: 128 / 8
+  int64_t group_size = 0;          ///< G; divides num_cols
+  /// kFp8: a scale covers scale_rows x scale_cols codes of the whole matrix that this is a slice
+  /// of: all of it (per tensor), 1 x all columns (per row), 128 x 128 (blocks; the last ones may be
+  /// ragged). `scales` is the whole matrix's first; (first_row, first_col) is the slice's place in
+  /// it, which may be anywhere in a block of rows. No group straddles blocks: G divides scale_cols,
+  /// or one block holds all columns, and first_col begins a group.
+  int64_t scale_rows = 0;
+  int64_t scale_cols = 0;
+  int64_t first_row = 0;
+  int64_t first_col = 0;
+};
+
+/// Place in `scales`, in elements, of the scale of row n and group g of the slice; quantized
+/// formats.
+constexpr int64_t scale_index(const MatrixSource& source, int64_t n, int64_t group) {
+  if (source.format != WeightFormat::kFp8) return n * source.scale_row_stride + group;
+  return (source.first_row + n) / source.scale_rows * source.scale_row_stride +
+         (source.first_col + group * source.group_size) / source.scale_cols;
+}
+
+enum class ActivationForm : uint8_t;
+
+/// The form of the rows that gated_linear makes.
+struct GatedForm {
+  ActivationForm form;
+  int64_t group_size = 0;
 };
 
 /// What this rank multiplies by: sources stacked along N (fused q, k, v; fused gate, up). All
-/// sources have the same format, num_cols and group_size.
+/// sources have the same format, num_cols and group_size; each has scales laid out its own way.
 struct MatrixSpec {
   std::vector<MatrixSource> sources;
   int64_t num_lanes = 1;  ///< L: equal parts of K on this rank; a power of two; G divides K/L
   const float* bias =
       nullptr;  ///< [N] or null; copied. Added last: y + bias (column-parallel only)
+  std::optional<GatedForm> gated{};  ///< set: for gated_linear
 };
 
 /// A matrix packed for one backend. Owns its memory. Immutable, so any thread may multiply by it.
@@ -108,7 +146,17 @@ int64_t packed_matrix_bytes(WeightFormat format, int64_t num_rows, int64_t num_c
 ///   code[r, k]  = clamp(round_half_even(x[r, k] * (1 / scale)), -127, 127),  1/scale rounded once,
 ///   sum[r, g]   = sum of codes in the group.
 /// A NaN anywhere in a group makes its scale NaN (so it shows in the product) and its own code 127.
-enum class ActivationForm : uint8_t { kF32, kBf16, kS8 };
+/// kE4m3 rows likewise, without sums:
+///   scale[r, g] = max|x[r, k in g]| / 448, or 0, and so are the codes, when that is below FLT_MIN,
+///   code[r, k]  = e4m3(clamp(x[r, k] * (1 / scale), -448, 448)), to nearest, ties to even; what
+///                 rounds to zero keeps its sign.
+/// A NaN makes its group's scale NaN and its own code 448 (0x7e): no code is NaN.
+enum class ActivationForm : uint8_t { kF32, kBf16, kS8, kE4m3 };
+
+/// Whether rows have scales by groups.
+constexpr bool is_quantized(ActivationForm form) {
+  return form == ActivationForm::kS8 || form == ActivationForm::kE4m3;
+}
 
 ActivationForm activation_form(WeightFormat format);
 int64_t activation_code_bytes(ActivationForm form);  ///< of one code
@@ -117,9 +165,9 @@ int64_t activation_code_bytes(ActivationForm form);  ///< of one code
 struct ActivationView {
   ActivationForm form = ActivationForm::kF32;
   int64_t num_cols = 0;        ///< K
-  int64_t group_size = 0;      ///< G for kS8
-  std::byte* codes = nullptr;  ///< [R, K] f32 | bf16 | s8, row-contiguous
-  float* scales = nullptr;     ///< [R, K/G], kS8 only
+  int64_t group_size = 0;      ///< G for kS8 and kE4m3
+  std::byte* codes = nullptr;  ///< [R, K] f32 | bf16 | s8 | e4m3, row-contiguous
+  float* scales = nullptr;     ///< [R, K/G], kS8 and kE4m3 only
   int32_t* sums = nullptr;     ///< [R, K/G], kS8 only
 };
 
@@ -213,6 +261,56 @@ struct RopeTable {
   int64_t max_positions = 0;
 };
 
+/// A row from whose logits a TokenSampler draws: of the sequence in `slot`, for its `position`.
+struct DrawRow {
+  uint32_t slot = 0;  ///< kNoSlot: none
+  int64_t position = 0;
+};
+inline constexpr uint32_t kNoSlot = 0xffffffffU;
+
+/// A step as rows: what operators take their spans from. On the host, unless staged.
+struct StepRows {
+  std::span<const int32_t> token_ids;       ///< [R]; read on the first stage only
+  std::span<const int32_t> positions;       ///< [R]
+  std::span<const SequenceRows> sequences;  ///< cover the R rows in order
+  std::span<const int32_t> sampled_rows;    ///< rows whose logits are wanted, ascending
+  /// For a TokenSampler, else empty: [R] whose slot drew the row's token, or kNoSlot where
+  /// token_ids has it; and, for each sampled row, how to draw from it.
+  std::span<const uint32_t> token_slots{};
+  std::span<const DrawRow> draws{};
+};
+
+/// Gathers a short text of every rank of a group, in the order of ranks. Collective; may throw, on
+/// all ranks or none.
+using PeerExchange = std::function<std::vector<std::string>(const std::string&)>;
+
+class TokenSampler;
+class PeerReducer;
+struct PeerReducerBounds;
+
+struct TokenSamplerBounds {
+  int64_t vocab_size = 0;
+  int64_t num_slots = 0;
+};
+
+/// The largest step that will come, and what attention it asks for.
+struct StepBounds {
+  int64_t max_rows = 0;
+  int64_t max_sequences = 0;
+  int64_t max_positions = 0;
+  int64_t num_query_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  KvFormat kv_format = KvFormat::kF32;
+  const int32_t* kv_head_of_query = nullptr;  ///< as in AttentionParams; read by reserve() only
+};
+
+/// Operators with their arguments, kept by Operators::record.
+class RecordedOperators {
+ public:
+  virtual ~RecordedOperators() = default;
+};
+
 /// A backend. Called by one thread of its rank (the executor); it spreads work over its own team.
 /// No operator blocks on anything but its own team, nor allocates, but for lists that grow with the
 /// largest step seen. Errors: InternalError on a shape
@@ -230,6 +328,41 @@ class Operators {
   virtual void begin() {}
   virtual void finish() {}
 
+  virtual Backend backend() const { return Backend::kCpu; }
+  /// Whether allocate() gives memory of a device, which the caller reads and writes only through
+  /// operators, upload() and download(). What operators take by pointer, spans included, lies
+  /// there; what pack_matrix takes and the tables of AttentionParams lie on the host.
+  bool has_own_memory() const { return backend() != Backend::kCpu; }
+  /// Host memory that upload and download move fastest from and to; zeroed.
+  virtual std::shared_ptr<std::byte> allocate_host(int64_t bytes) { return allocate(bytes); }
+  /// After the operators before, and done when they return.
+  virtual void upload(std::byte* to, std::span<const std::byte> from);
+  virtual void download(std::span<std::byte> to, const std::byte* from);
+
+  /// Before the first step: makes room for what operators need besides their arguments.
+  virtual void reserve(const StepBounds& /*bounds*/) {}
+  /// The step's rows, block tables included, where operators read them, until the next call; always
+  /// at the same addresses when the numbers of rows are the same. With steps in flight
+  /// (token_sampler.h) the operators of the step before the last have finished.
+  virtual StepRows stage(const StepRows& rows) { return rows; }
+
+  /// Keeps what `calls` calls (no stage, upload, download or finish) instead of running it. Null:
+  /// this backend keeps nothing, and has run nothing.
+  virtual std::unique_ptr<RecordedOperators> record(const std::function<void()>& /*calls*/) {
+    return nullptr;
+  }
+  /// Runs it again, on what its arguments point to now.
+  virtual void replay(const RecordedOperators& /*recorded*/) {}
+
+  /// A sampler on the device; null: this backend has none. After reserve().
+  virtual std::unique_ptr<TokenSampler> make_token_sampler(const TokenSamplerBounds& bounds);
+
+  /// Sums over ranks on the device. Collective over them. Null, on all of them, and why, where they
+  /// cannot meet there.
+  virtual std::unique_ptr<PeerReducer> make_peer_reducer(const PeerReducerBounds& bounds,
+                                                         const PeerExchange& exchange,
+                                                         std::string* why_none);
+
   /// Packs a matrix for `linear`. May use the whole team. Thread: executor.
   virtual std::unique_ptr<PackedMatrix> pack_matrix(const MatrixSpec& spec) = 0;
 
@@ -239,7 +372,8 @@ class Operators {
   virtual std::shared_ptr<std::byte> allocate(int64_t bytes) = 0;
 
   /// y[r, :] = table[token_ids[r], :], converted to f32. table is a natural-layout MatrixSource
-  /// [vocab, K] of any format: kW8/kW4 rows are dequantized, (code - zero) * scale.
+  /// [vocab, K] of any format: kW8/kW4 rows are dequantized, (code - zero) * scale, and kFp8 rows,
+  /// code * scale.
   virtual void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Rows y) = 0;
 
   /// y = x * (1 / sqrt(mean(x^2) + eps)) * weight, f32. mean by lane sum over k of x[k]^2 (fma).
@@ -268,6 +402,10 @@ class Operators {
 
   /// Fills `out` (whose form, num_cols, group_size and memory are set) from f32 rows.
   virtual void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) = 0;
+  /// The same of rows that nobody reads any more: they may be left unwritten.
+  virtual void convert_last_read(ConstRows x, int64_t num_rows, const ActivationView& out) {
+    convert_rows(x, num_rows, out);
+  }
 
   /// y[r, n] = sum_k x[r, k] * W[n, k] (+ bias[n]), f32 out. x.form = activation_form(W.format).
   /// The reduction of K is cut in num_lanes equal lanes; each lane is reduced from 0 in order:
@@ -277,6 +415,10 @@ class Operators {
   ///          does. Pairs start at the lane; a last element without a partner is paired with +0 *
   ///          +0.
   ///   kW8/4  chain over groups: s = fma(float(sum_k x*code - zero*sum_x), x_scale * w_scale, s).
+  ///   kFp8   chain over groups: s = fma(dot, x_scale * w_scale, s), dot = sum_k x*code in f32, in
+  ///          an order that is the backend's, but one for all its kernels. The CPU's and the
+  ///          oracle's: kBf16's chain over pairs from the group's start. Products of two codes are
+  ///          exact multiples of 2^-18, so nothing is denormal.
   /// and lanes are added as a binary tree: ((l0 + l1) + (l2 + l3)) + ...
   virtual void linear(const PackedMatrix& w, const ActivationView& x, int64_t num_rows, Rows y) = 0;
 
@@ -298,7 +440,9 @@ class Operators {
   virtual void rope(Rows x, int64_t num_heads, int64_t head_dim, const RopeTable& table,
                     std::span<const int32_t> positions) = 0;
 
-  /// Stores rows of K and V (num_kv_heads * head_dim each) at their sequences' positions.
+  /// Stores rows of K and V (num_kv_heads * head_dim each) at their sequences' positions. Nobody
+  /// reads k and v after: they may be left as they were before they were normed or rotated in
+  /// place.
   virtual void write_kv(ConstRows k, ConstRows v, std::span<const SequenceRows> sequences,
                         const KvLayerView& kv) = 0;
 

@@ -124,11 +124,20 @@ void print_weights(const engine::EngineManifest& manifest, std::ostream& out) {
   for (const engine::Weight& weight : manifest.weights()) {
     std::string group;
     if (weight.group_size() > 0) group.append("g").append(std::to_string(weight.group_size()));
-    char text[200];
-    std::snprintf(text, sizeof(text), "%-28s %-16s %-5s %-6s %-11s %12s\n", weight.name().c_str(),
+    std::string scales;
+    if (weight.format() == engine::FP8) {
+      const bool is_whole = weight.scale_cols() >= weight.cols();
+      scales = is_whole && weight.scale_rows() >= weight.rows() ? "  a scale in all"
+               : is_whole && weight.scale_rows() == 1
+                   ? "  a scale a row"
+                   : "  a scale every " + std::to_string(weight.scale_rows()) + " x " +
+                         std::to_string(weight.scale_cols());
+    }
+    char text[250];
+    std::snprintf(text, sizeof(text), "%-28s %-16s %-5s %-6s %-11s %12s%s\n", weight.name().c_str(),
                   weight_shape(weight).c_str(), model::weight_format_text(weight.format()),
                   group.c_str(), model::shard_axis_text(weight.axis()),
-                  format_bytes(model::stored_bytes(weight)).c_str());
+                  format_bytes(model::stored_bytes(weight)).c_str(), scales.c_str());
     out << text;
   }
 }

@@ -55,7 +55,8 @@ class Arguments {
     if (text == "bf16") return engine::BF16;
     if (text == "w8") return engine::W8;
     if (text == "w4") return engine::W4;
-    return invalid_argument(flag_ + " is \"" + text + "\", must be f32, bf16, w8 or w4");
+    if (text == "fp8") return engine::FP8;
+    return invalid_argument(flag_ + " is \"" + text + "\", must be f32, bf16, w8, w4 or fp8");
   }
 
  private:
@@ -180,10 +181,12 @@ std::string llm_build_help() {
   llm-build CHECKPOINT ENGINE [flags]
       CHECKPOINT   directory with config.json and safetensors weights
       ENGINE       directory to make; it appears whole or not at all
-    --weights FORMAT        f32, bf16 (default), w8 or w4
-    --group-size N          weights that share a scale, a power of two (default 128); smaller
-                            where a matrix needs it
-    --head-weights FORMAT   of embedding and head (default: as --weights, but w8 for w4)
+    --weights FORMAT        f32, bf16, w8, w4 or fp8 (default: bf16; of an fp8 checkpoint fp8,
+                            what it left unquantized bf16)
+    --group-size N          weights, of fp8 activations, that share a scale, a power of two
+                            (default 128); smaller where a matrix needs it
+    --head-weights FORMAT   of embedding and head (default: as --weights, but w8 for w4; of an fp8
+                            checkpoint as it has them)
     --disable-pass NAME     may be repeated; passes are listed below
     --dump-graph DIR        the graph before and after each pass, as text
     --architecture FILE     a family that is not built in, as a text file

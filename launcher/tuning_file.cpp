@@ -38,7 +38,7 @@ constexpr int64_t kMostElements = int64_t{1} << 40;
 constexpr size_t kMostNameBytes = 256;
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
-                                     WeightFormat::kW4};
+                                     WeightFormat::kW4, WeightFormat::kFp8};
 constexpr LinearSplit kSplits[] = {LinearSplit::kDefault, LinearSplit::kOneThread,
                                    LinearSplit::kSharedPanels, LinearSplit::kGrid};
 constexpr int kBuckets[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};

@@ -141,7 +141,14 @@ void fill_defaults(config::WorkerConfig& config) {
   if (!cpu.has_isa()) cpu.set_isa("auto");
   if (!cpu.has_tuning()) cpu.set_tuning("auto");
 
+  auto& cuda = *config.mutable_cuda();
+  if (!cuda.has_memory_fraction()) cuda.set_memory_fraction(0.9);
+
   auto& kv = *config.mutable_kv_cache();
+  if (!kv.has_format()) {
+    kv.set_format(config.device() == config::WorkerConfig::CUDA ? config::KvCache::BF16
+                                                                : config::KvCache::F32);
+  }
   if (!kv.has_memory_fraction()) kv.set_memory_fraction(0.5);
   if (!kv.has_prefix_cache()) kv.set_prefix_cache(true);
 
@@ -151,6 +158,8 @@ void fill_defaults(config::WorkerConfig& config) {
   if (!scheduling.has_max_sequences()) scheduling.set_max_sequences(64);
   if (!scheduling.has_max_waiting()) scheduling.set_max_waiting(1024);
   if (!scheduling.has_ageing_steps()) scheduling.set_ageing_steps(256);
+  if (!cuda.has_max_recorded_sequences())
+    cuda.set_max_recorded_sequences(std::min<int64_t>(scheduling.max_sequences(), 256));
 
   fill_server_defaults(*config.mutable_server());
 
@@ -188,6 +197,9 @@ Status check_ranges(const config::WorkerConfig& config) {
            check_range("parallel.tp_size", config.parallel().tp_size(), 1, 1024),
            check_range("parallel.pp_size", config.parallel().pp_size(), 1, 1024),
            check_range("cpu.num_threads", cpu.num_threads(), 0, 1024),
+           check_range("cuda.memory_fraction", config.cuda().memory_fraction(), 0.01, 1.0),
+           check_range("cuda.max_recorded_sequences", config.cuda().max_recorded_sequences(),
+                       int64_t{0}, int64_t{4096}),
            check_range("kv_cache.capacity_tokens", kv.capacity_tokens(), int64_t{0}, kMaxTokens),
            check_range("kv_cache.memory_fraction", kv.memory_fraction(), 0.01, 0.95),
            check_range("scheduling.max_step_tokens", scheduling.max_step_tokens(), int64_t{1},

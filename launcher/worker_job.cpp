@@ -66,7 +66,14 @@ void WorkerJob::build() {
   kernels::CpuBackendOptions cpu = setup_.cpu;
   cpu.work = &monitor_->progress().work();
   cpu.trace = trace_;
-  operators_ = kernels::make_cpu_operators(cpu);
+  if (setup_.cuda) {
+    kernels::CudaBackendOptions cuda = *setup_.cuda;
+    cuda.work = cpu.work;
+    operators_ = kernels::make_cuda_operators(cuda);
+  } else {
+    operators_ = kernels::make_cpu_operators(cpu);
+  }
+  if (digest_logits_) setup_.executor.draws_on_device = false;  // the host reads them
   executor_ =
       std::make_unique<GraphExecutor>(setup_.engine, setup_.topology, setup_.executor,
                                       ExecutorGroups{tensor_group_.get(), pipeline_group_.get()},

@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <sstream>
 
 #include "launcher/core_placement.h"
+#include "launcher/device_placement.h"
 #include "launcher/host_resources.h"
 #include "launcher/machine_topology.h"
 #include "launcher/tuning_file.h"
@@ -70,8 +72,13 @@ Result<std::shared_ptr<const model::EngineFile>> open_engine(const config::Worke
                                         " (an engine is the directory that llm-build makes)"};
 }
 
+kernels::Backend backend_of(const config::WorkerConfig& config) {
+  return config.device() == config::WorkerConfig::CUDA ? kernels::Backend::kCuda
+                                                       : kernels::Backend::kCpu;
+}
+
 /// Blocks the configuration asks for, or that memory gives: its fraction of what is available to
-/// this rank, and no more than weights and activations leave.
+/// this rank, and no more than weights and activations leave. Of a GPU's memory, all they leave.
 Result<int64_t> choose_num_blocks(const config::WorkerConfig& config, const StepLimits& limits,
                                   int64_t bytes_per_block, int64_t available_bytes,
                                   int64_t other_bytes) {
@@ -85,13 +92,18 @@ Result<int64_t> choose_num_blocks(const config::WorkerConfig& config, const Step
     }
     return blocks;
   }
-  const double share = static_cast<double>(available_bytes) * config.kv_cache().memory_fraction();
+  const bool on_cpu = backend_of(config) == kernels::Backend::kCpu;
+  const double share =
+      static_cast<double>(available_bytes) * (on_cpu ? config.kv_cache().memory_fraction() : 1.0);
   const int64_t kv_bytes = std::clamp<int64_t>(static_cast<int64_t>(share), 0,
                                                std::max<int64_t>(available_bytes - other_bytes, 0));
   const int64_t fitting = kv_bytes / std::max<int64_t>(bytes_per_block, 1);
   if (fitting < context_blocks) {
     return resource_exhausted(
-        "kv_cache.memory_fraction = " + std::to_string(config.kv_cache().memory_fraction()) +
+        (on_cpu
+             ? "kv_cache.memory_fraction = " + std::to_string(config.kv_cache().memory_fraction())
+             : "what cuda.memory_fraction = " + std::to_string(config.cuda().memory_fraction()) +
+                   " leaves") +
         " of the " + format_bytes(available_bytes) +
         " available to this rank (weights and "
         "activations take " +
@@ -151,6 +163,15 @@ std::vector<int> ranks_of_host(const parallel::MpiSession& session) {
   return ranks;
 }
 
+/// Those of `cpus` that are near, or all where none is.
+std::vector<int> within(const std::vector<int>& cpus, const std::vector<int>& near_cpus) {
+  std::vector<int> found;
+  std::copy_if(cpus.begin(), cpus.end(), std::back_inserter(found), [&](int cpu) {
+    return std::find(near_cpus.begin(), near_cpus.end(), cpu) != near_cpus.end();
+  });
+  return found.empty() ? cpus : found;
+}
+
 /// What each rank of this host may use, `usable` being this one's. Collective.
 HostRanks gather_host_ranks(parallel::MpiSession& session, const std::vector<int>& usable) {
   const std::vector<std::string> texts =
@@ -183,8 +204,57 @@ std::string describe_cores(const std::vector<int>& ranks, std::vector<std::vecto
   return text + how;
 }
 
+/// The sizes of steps that are recorded: close enough that filling one up costs little.
+std::vector<int64_t> recorded_sizes(int64_t largest) {
+  std::vector<int64_t> sizes;
+  for (int64_t size = 1; size < largest; size += std::max<int64_t>(1, size / 4))
+    sizes.push_back(size);
+  if (largest > 0) sizes.push_back(largest);
+  return sizes;
+}
+
+/// This rank's GPU, and the processors near it. Collective.
+Status choose_cuda(parallel::MpiSession& session, WorkerSetup& setup, std::vector<int>& near_cpus) {
+  std::string why_none;
+  const auto devices = kernels::find_cuda_devices(&why_none);
+  const Status has_one =
+      devices.empty() ? Status(failed_precondition("device: CUDA, but no GPU here: " + why_none +
+                                                   " (every rank needs one)"))
+                      : Status();
+  PHALANX_RETURN_IF_ERROR(agree(session, has_one));
+  std::string seen;
+  for (const kernels::CudaDeviceInfo& device : devices) seen += device.uuid + " ";
+  const std::vector<std::string> texts = session.all_gather(seen);
+  SeenDevices seen_on_host;
+  for (const int rank : ranks_of_host(session)) {
+    std::istringstream words(texts[rank]);
+    seen_on_host.emplace_back(std::istream_iterator<std::string>(words),
+                              std::istream_iterator<std::string>());
+  }
+  const auto placed = place_on_devices(seen_on_host, setup.config.cuda().share_devices());
+  PHALANX_RETURN_IF_ERROR(agree(session, placed.ok() ? Status() : Status(placed.error())));
+  const auto local_rank = static_cast<size_t>(session.local_rank());
+  const auto taken_by = [&](size_t rank) {
+    return seen_on_host[rank][static_cast<size_t>((*placed)[rank])];
+  };
+  int num_sharing = 0;
+  for (size_t rank = 0; rank < placed->size(); ++rank) {
+    if (taken_by(rank) == taken_by(local_rank)) ++num_sharing;
+  }
+  const kernels::CudaDeviceInfo& device = devices[static_cast<size_t>((*placed)[local_rank])];
+  PHALANX_DEBUG("device " << device.index << ": " << device.name << " " << device.pci_bus_id);
+  setup.cuda.emplace();
+  setup.cuda->device_index = device.index;
+  setup.device_bytes =
+      static_cast<int64_t>(static_cast<double>(kernels::free_cuda_memory(device.index)) *
+                           setup.config.cuda().memory_fraction() / num_sharing);
+  near_cpus = cpus_near_device(device.pci_bus_id);
+  return {};
+}
+
 /// Instruction set, threads and their places, tuned products. Collective.
-Status choose_cpu(parallel::MpiSession& session, WorkerSetup& setup) {
+Status choose_cpu(parallel::MpiSession& session, const std::vector<int>& near_cpus,
+                  WorkerSetup& setup) {
   const config::Cpu& config = setup.config.cpu();
   kernels::CpuBackendOptions& cpu = setup.cpu;
   cpu.isa_tier = static_cast<kernels::IsaTier>(
@@ -194,7 +264,7 @@ Status choose_cpu(parallel::MpiSession& session, WorkerSetup& setup) {
     const cpu_set_t cpuset = cpuset_cores();
     sched_setaffinity(0, sizeof(cpuset), &cpuset);
   }
-  const std::vector<int> usable = list_of(affinity());
+  const std::vector<int> usable = within(list_of(affinity()), near_cpus);
   const HostRanks host = gather_host_ranks(session, usable);
   const MachineTopology topology = read_topology();
   const HostPlacement placement = place_ranks(topology, host, config.num_threads());
@@ -223,6 +293,30 @@ Status choose_cpu(parallel::MpiSession& session, WorkerSetup& setup) {
   PHALANX_ASSIGN_OR_RETURN(
       cpu.tunings, load_tunings(config.tuning(), tuning_machine(topology, cpu.isa_tier, cpus)));
   return {};
+}
+
+/// What a rank of a planned job has: its part of this host, as if all shared it, or a GPU like the
+/// first one here.
+Result<int64_t> planned_bytes(const config::WorkerConfig& config, int64_t num_ranks) {
+  if (backend_of(config) == kernels::Backend::kCpu) return available_memory_bytes() / num_ranks;
+  std::string why_none;
+  const auto devices = kernels::find_cuda_devices(&why_none);
+  if (devices.empty()) {
+    if (config.kv_cache().capacity_tokens() > 0) return 0;  // not asked for
+    return failed_precondition("device: CUDA, but no GPU here to plan for: " + why_none +
+                               " (a plan with kv_cache.capacity_tokens needs none)");
+  }
+  return static_cast<int64_t>(static_cast<double>(devices.front().total_bytes) *
+                              config.cuda().memory_fraction());
+}
+
+/// What the backend takes for itself.
+int64_t workspace_bytes(const config::WorkerConfig& config, const engine::ModelConfig& model,
+                        const StagePlan& plan) {
+  if (backend_of(config) == kernels::Backend::kCpu) return 0;
+  return kernels::cuda_workspace_bytes(
+      step_bounds(plan, step_limits(config, model), model.head_dim(), kv_format(config)),
+      model.vocab_size());
 }
 
 SchedulerConfig scheduler_config(const WorkerSetup& setup) {
@@ -304,16 +398,28 @@ Result<WorkerSetup> make_setup(parallel::MpiSession& session, const config::Work
   PHALANX_RETURN_IF_ERROR(check_against_model(config, manifest.model()));
   setup.model_name = config.model_name().empty() ? manifest.model().name() : config.model_name();
 
-  PHALANX_RETURN_IF_ERROR(agree(session, choose_cpu(session, setup)));
+  std::vector<int> near_cpus;
+  if (backend_of(config) == kernels::Backend::kCuda)
+    PHALANX_RETURN_IF_ERROR(choose_cuda(session, setup, near_cpus));
+  PHALANX_RETURN_IF_ERROR(agree(session, choose_cpu(session, near_cpus, setup)));
+  if (setup.cuda) {
+    setup.cuda->num_host_threads = setup.cpu.num_threads;
+    setup.executor.draws_on_device = true;
+    setup.executor.recorded_sizes = recorded_sizes(
+        std::min(config.cuda().max_recorded_sequences(), config.scheduling().max_sequences()));
+  }
 
   setup.executor.limits = step_limits(config, manifest.model());
   setup.executor.kv_format = kv_format(config);
-  const StagePlan plan = make_stage_plan(manifest, setup.topology, setup.executor.limits);
+  const StagePlan plan =
+      make_stage_plan(manifest, setup.topology, setup.executor.limits, backend_of(config));
   const KvCacheShape kv{setup.executor.kv_format, plan.last_layer - plan.first_layer,
                         plan.num_kv_heads, manifest.model().head_dim(), 0};
   const int64_t available_bytes =
-      std::min(available_memory_bytes() / session.local_size(), address_space_bytes());
-  const int64_t other_bytes = plan.weight_bytes + plan.activation_bytes();
+      setup.cuda ? setup.device_bytes
+                 : std::min(available_memory_bytes() / session.local_size(), address_space_bytes());
+  const int64_t other_bytes =
+      plan.weight_bytes + plan.activation_bytes() + workspace_bytes(config, manifest.model(), plan);
   const auto blocks = choose_num_blocks(config, setup.executor.limits, kv.bytes_per_block(),
                                         available_bytes, other_bytes);
   PHALANX_RETURN_IF_ERROR(agree(session, blocks.ok() ? Status() : Status(blocks.error())));
@@ -333,18 +439,26 @@ Result<std::string> describe_plan(const config::WorkerConfig& config) {
   PHALANX_RETURN_IF_ERROR(model::check_topology(manifest, tp_size, pp_size));
   PHALANX_RETURN_IF_ERROR(check_against_model(config, manifest.model()));
   const StepLimits limits = step_limits(config, manifest.model());
-  auto ledger = make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), 1);
+  const kernels::Backend backend = backend_of(config);
+  auto ledger =
+      make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), 1, backend);
   int64_t bytes_per_block = 0;
   int64_t other_bytes = 0;
-  for (const RankLedger& rank : ledger) {
+  const parallel::RankTopology first{tp_size * pp_size, 0, tp_size, pp_size};
+  const int64_t workspace =
+      workspace_bytes(config, manifest.model(), make_stage_plan(manifest, first, limits, backend));
+  for (RankLedger& rank : ledger) {
+    rank.activation_bytes += workspace;
     bytes_per_block = std::max(bytes_per_block, rank.kv_bytes_per_block);
     other_bytes = std::max(other_bytes, rank.weight_bytes + rank.activation_bytes);
   }
-  const int64_t available_bytes =
-      available_memory_bytes() / static_cast<int64_t>(ledger.size());  // as if all shared this host
+  PHALANX_ASSIGN_OR_RETURN(const int64_t available_bytes,
+                           planned_bytes(config, static_cast<int64_t>(ledger.size())));
   PHALANX_ASSIGN_OR_RETURN(const int64_t blocks, choose_num_blocks(config, limits, bytes_per_block,
                                                                    available_bytes, other_bytes));
-  ledger = make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), blocks);
+  ledger =
+      make_memory_ledger(manifest, tp_size, pp_size, limits, kv_format(config), blocks, backend);
+  for (RankLedger& rank : ledger) rank.activation_bytes += workspace;
   std::ostringstream text;
   text << manifest.model().name() << ", tp_size " << tp_size << ", pp_size " << pp_size << ", "
        << manifest.provenance().weights() << " weights, "

@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kernels/cpu_backend.h"
+#include "kernels/cuda_backend.h"
 #include "launcher/config.pb.h"
 #include "launcher/worker_arguments.h"
 #include "parallel/mpi_session.h"
@@ -26,6 +28,8 @@ struct WorkerSetup {
   ExecutorOptions executor;
   SchedulerConfig scheduler;
   kernels::CpuBackendOptions cpu;
+  std::optional<kernels::CudaBackendOptions> cuda;  ///< what it computes on, if not the CPU
+  int64_t device_bytes = 0;                         ///< of its GPU's memory, for this rank
   bool spin = true;   ///< threads of all ranks on this host do not outnumber its cores
   std::string cores;  ///< which processors the ranks of this host run on, for people
 };

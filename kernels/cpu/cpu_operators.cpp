@@ -209,14 +209,15 @@ void CpuOperators::convert_rows(ConstRows x, int64_t num_rows, const ActivationV
   check_activation_view(out, num_rows);
   check_rows(x, num_rows, out.num_cols, "convert_rows reads rows");
   const int64_t code_bytes = activation_code_bytes(out.form) * out.num_cols;
-  const int64_t group_bytes =  // of the scales of a row, and of its sums
-      out.form == ActivationForm::kS8 ? out.num_cols / out.group_size * kFloatBytes : 0;
+  const int64_t group_bytes =  // of the scales of a row
+      is_quantized(out.form) ? out.num_cols / out.group_size * kFloatBytes : 0;
+  const int64_t sum_bytes = out.sums == nullptr ? 0 : group_bytes;
   const IsaTier tier = options_.isa_tier;
   chain_.add(num_rows, out.num_cols * kConvertCost,
              {reads(x, out.num_cols),
               {out.codes, code_bytes, code_bytes, true},
               {out.scales, group_bytes, group_bytes, true},
-              {out.sums, group_bytes, group_bytes, true}},
+              {out.sums, sum_bytes, sum_bytes, true}},
              [=](int64_t begin, int64_t end) { cpu::convert_rows(x, begin, end, out, tier); });
   if (!is_deferring_) chain_.run();
 }

@@ -30,6 +30,14 @@ void dequantize_row(const MatrixSource& table, int64_t n, float* y) {
   }
 }
 
+void dequantize_e4m3_row(const MatrixSource& table, int64_t n, float* y) {
+  const auto* codes = reinterpret_cast<const uint8_t*>(table.codes) + n * table.row_stride_bytes;
+  for (int64_t begin = 0; begin < table.num_cols; begin += table.group_size) {
+    const float scale = stored_scale(table, scale_index(table, n, begin / table.group_size));
+    for (int64_t k = begin; k < begin + table.group_size; ++k) y[k] = e4m3_to_f32(codes[k]) * scale;
+  }
+}
+
 void embed_row(const MatrixSource& table, int64_t n, float* y) {
   const std::byte* codes = table.codes + n * table.row_stride_bytes;
   switch (table.format) {
@@ -47,6 +55,9 @@ void embed_row(const MatrixSource& table, int64_t n, float* y) {
     case WeightFormat::kW4:
       dequantize_row(table, n, y);
       return;
+    case WeightFormat::kFp8:
+      dequantize_e4m3_row(table, n, y);
+      return;
   }
 }
 
@@ -54,7 +65,7 @@ void embed_row(const MatrixSource& table, int64_t n, float* y) {
 
 void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Rows y,
                ThreadTeam& team) {
-  if (table.format == WeightFormat::kW8 || table.format == WeightFormat::kW4)
+  if (is_quantized(table.format))
     PHALANX_CHECK(table.scale_dtype == DType::kF32 || table.scale_dtype == DType::kF16 ||
                       table.scale_dtype == DType::kBf16,
                   "scale_dtype must be f32, f16 or bf16");

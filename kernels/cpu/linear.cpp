@@ -45,6 +45,8 @@ auto multiply_kernel(const LinearTier& tier, WeightFormat format) {
       return tier.multiply_w8;
     case WeightFormat::kW4:
       return tier.multiply_w4;
+    case WeightFormat::kFp8:
+      return tier.multiply_fp8;
   }
   return tier.multiply_f32;
 }
@@ -104,7 +106,7 @@ LinearTask make_task(const PanelMatrix& matrix, const ActivationView& x,
   task.x = reinterpret_cast<const uint8_t*>(x.codes);
   task.x_row_bytes = layout.num_cols * code_bytes;
   task.x_lane_bytes = layout.lane_cols * code_bytes;
-  if (x.form == ActivationForm::kS8) {
+  if (is_quantized(x.form)) {
     task.x_scales = x.scales;
     task.x_sums = x.sums;
     task.x_groups = layout.num_lanes * layout.groups_per_lane;
@@ -212,7 +214,7 @@ ConvertTask convert_task(const ActivationView& out) {
   task.codes_stride = out.num_cols * activation_code_bytes(out.form);
   task.scales = out.scales;
   task.sums = out.sums;
-  task.groups_stride = out.form == ActivationForm::kS8 ? out.num_cols / out.group_size : 0;
+  task.groups_stride = is_quantized(out.form) ? out.num_cols / out.group_size : 0;
   return task;
 }
 
@@ -224,13 +226,15 @@ auto convert_kernel(const LinearTier& tier, ActivationForm form) {
       return tier.convert_bf16;
     case ActivationForm::kS8:
       return tier.convert_s8;
+    case ActivationForm::kE4m3:
+      return tier.convert_e4m3;
   }
   return tier.convert_f32;
 }
 
 /// Panels of a gated product that hold whole groups of what it makes.
 int64_t gate_step(ActivationForm form, int64_t group_size) {
-  return form == ActivationForm::kS8 ? std::max<int64_t>(1, group_size / kPanelRows) : 1;
+  return is_quantized(form) ? std::max<int64_t>(1, group_size / kPanelRows) : 1;
 }
 
 /// Up to so many rows are a single tile in every tier. Then more panels in a row make a longer
@@ -308,7 +312,7 @@ bool fuses_gated_linear(int64_t num_outputs, ActivationForm form, int64_t group_
   using cpu::kPanelRows;
   const int64_t half = num_outputs / 2;
   if (num_outputs % 2 != 0 || half == 0 || half % kPanelRows != 0) return false;
-  if (form != ActivationForm::kS8) return true;
+  if (!is_quantized(form)) return true;
   if (group_size % kPanelRows != 0 && kPanelRows % group_size != 0) return false;
   return half % std::max(group_size, kPanelRows) == 0;
 }

@@ -265,6 +265,119 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
+/// e4m3 to bf16 by bytes. A code is s.eeee.mmm; the bf16 of one of 2^-6 or more is
+/// ((code & 127) << 4) + 0x3c00 with its sign, whose high byte depends on the code's high nibble
+/// alone. The high nibble 0 holds the subnormals: there tables of the low nibble say what differs.
+/// first, last: of every 16 bytes, the first 8 and the last 8.
+inline void widen_e4m3(__m256i codes, __m256i& first, __m256i& last) {
+  const __m256i high_of_high = _mm256_broadcastsi128_si256(
+      _mm_set_epi64x(static_cast<long long>(0xc3c2c1c0bfbebdbcULL), 0x43424140'3f3e3d3cLL));
+  const __m256i less_of_low = _mm256_broadcastsi128_si256(_mm_set_epi64x(0, 0x0101013cLL));
+  const __m256i low_of_low = _mm256_broadcastsi128_si256(
+      _mm_set_epi64x(static_cast<long long>(0xf0e0d0c0b0a09080ULL), 0x60402000c0800000LL));
+  const __m256i nibble = _mm256_set1_epi8(0x0f);
+  const __m256i is_small =
+      _mm256_cmpeq_epi8(_mm256_and_si256(codes, _mm256_set1_epi8(0x70)), _mm256_setzero_si256());
+  const __m256i nibbles = _mm256_and_si256(codes, nibble);
+  const __m256i high = _mm256_sub_epi8(
+      _mm256_shuffle_epi8(high_of_high, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble)),
+      _mm256_and_si256(is_small, _mm256_shuffle_epi8(less_of_low, nibbles)));
+  const __m256i low = _mm256_blendv_epi8(_mm256_slli_epi16(nibbles, 4),
+                                         _mm256_shuffle_epi8(low_of_low, nibbles), is_small);
+  first = _mm256_unpacklo_epi8(low, high);
+  last = _mm256_unpackhi_epi8(low, high);
+}
+
+inline __m256 even_codes(__m256i pairs) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+}
+inline __m256 odd_codes(__m256i pairs) {
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000U))));
+}
+
+/// Columns whose activations are widened at once.
+constexpr int64_t kWideCols = 128;
+
+/// `count` e4m3 codes, a multiple of 8 up to kWideCols, as f32.
+inline void widen_row(const uint8_t* x, int64_t count, float* out) {
+  for (int64_t k = 0; k < count; k += 8) {
+    const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + k));
+    __m256i first;
+    __m256i last;
+    widen_e4m3(_mm256_castsi128_si256(codes), first, last);
+    const __m256i words = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(first));
+    _mm256_store_ps(out + k, _mm256_castsi256_ps(_mm256_slli_epi32(words, 16)));
+  }
+}
+
+/// One strip's dots of `num_units` units. x: rows of kWideCols widened activations.
+template <int kRows, int kVectors>
+inline void fp8_units(const LaneArgs& args, const uint8_t* w, const float* x, int64_t num_units,
+                      bool prefetch, float* dots) {
+  __m256 sums[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm256_load_ps(dots + r * kTileCols + v * 8);
+  for (int64_t unit = 0; unit < num_units; ++unit, w += kUnitRowBytes, x += 4) {
+    if (prefetch) prefetch_unit(args, w);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      __m256i pairs[2];
+      widen_e4m3(load_codes(w + v * 32), pairs[0], pairs[1]);
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        const __m256 odd = odd_codes(pairs[i]);
+        const __m256 even = even_codes(pairs[i]);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r) {
+          const float* codes = x + r * kWideCols + i * 2;
+          sums[r][v] = _mm256_fmadd_ps(_mm256_broadcast_ss(codes + 1), odd, sums[r][v]);
+          sums[r][v] = _mm256_fmadd_ps(_mm256_broadcast_ss(codes), even, sums[r][v]);
+        }
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVectors; ++v) _mm256_store_ps(dots + r * kTileCols + v * 8, sums[r][v]);
+}
+
+/// Weights stay e4m3 up to the registers; activations are widened once a group, not once an output.
+template <int kRows>
+void lane_fp8(const LaneArgs& args) {
+  constexpr int kVectors = strip_vectors(kRows);
+  alignas(32) float wide[kRows][kWideCols];
+  alignas(32) float dots[kRows * kTileCols];
+  for (int i = 0; i < kRows * kTileCols; ++i) args.tile[i] = 0.0F;
+  const uint8_t* header = args.w;
+  const uint8_t* x = args.x;
+  for (int64_t group = 0; group < args.num_groups; ++group) {
+    for (float& dot : dots) dot = 0.0F;
+    const uint8_t* w = header + args.header_bytes;
+    for (int64_t unit = 0; unit < args.num_units;) {
+      const int64_t units =
+          args.num_units - unit < kWideCols / 4 ? args.num_units - unit : kWideCols / 4;
+      for (int r = 0; r < kRows; ++r) widen_row(x + r * args.x_row_bytes, units * 4, wide[r]);
+      for (int strip = 0; strip < kTileCols; strip += kVectors * 8)
+        fp8_units<kRows, kVectors>(args, w + strip * 4, wide[0], units, strip == 0, dots + strip);
+      unit += units;
+      w += units * kUnitRowBytes;
+      x += units * 4;
+    }
+    const float* x_scales = args.x_scales + group;
+    for (int r = 0; r < kRows; ++r) {
+      const __m256 x_scale = _mm256_set1_ps(x_scales[r * args.x_groups]);
+      for (int n = 0; n < kTileCols; n += 8) {
+        float* sum = args.tile + r * kTileCols + n;
+        const __m256 scale =
+            _mm256_mul_ps(x_scale, _mm256_castsi256_ps(load_codes(header + n * 4)));
+        _mm256_store_ps(sum, _mm256_fmadd_ps(_mm256_load_ps(dots + r * kTileCols + n), scale,
+                                             _mm256_load_ps(sum)));
+      }
+    }
+    header += args.group_bytes;
+  }
+}
+
 /// 32-bit results, high half zero.
 inline __m256i round_to_bf16(__m256i bits) {
   return _mm256_srli_epi32(round_high_halves(bits), 16);
@@ -312,15 +425,55 @@ inline __m128i max_of_lanes(__m256i values) {
   return _mm_max_epu32(max, _mm_shuffle_epi32(max, 0xb1));
 }
 
-/// `count` is a multiple of 8.
-void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_out,
-                   int32_t* sum_out) {
+/// NaN when there is one; `count` is a multiple of 8.
+inline float largest_magnitude(const float* x, int64_t count) {
   const __m256i magnitude_bits = _mm256_set1_epi32(0x7fffffff);
   __m256i max_bits = _mm256_setzero_si256();  // of |x|: as integers NaN is above all
   for (int64_t k = 0; k < count; k += 8)
     max_bits = _mm256_max_epu32(
         max_bits, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + k)), magnitude_bits));
-  const float max = _mm_cvtss_f32(_mm_castsi128_ps(max_of_lanes(max_bits)));
+  return _mm_cvtss_f32(_mm_castsi128_ps(max_of_lanes(max_bits)));
+}
+
+/// f32_to_e4m3 of runtime/base/dtype.h, of magnitudes up to 448.
+inline __m256i round_to_e4m3(__m256 values) {
+  const __m256i bits = _mm256_castps_si256(values);
+  const __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+  const __m256i even = _mm256_and_si256(_mm256_srli_epi32(magnitude, 20), _mm256_set1_epi32(1));
+  const __m256i rounded =
+      _mm256_add_epi32(_mm256_add_epi32(magnitude, _mm256_set1_epi32(0x7ffff)), even);
+  const __m256i normal =
+      _mm256_sub_epi32(_mm256_srli_epi32(rounded, 20), _mm256_set1_epi32(120 << 3));
+  const __m256 step_of_2_9 = _mm256_set1_ps(0x1p14F);
+  const __m256i subnormal = _mm256_sub_epi32(
+      _mm256_castps_si256(_mm256_add_ps(_mm256_castsi256_ps(magnitude), step_of_2_9)),
+      _mm256_castps_si256(step_of_2_9));
+  const __m256i is_small =
+      _mm256_cmpgt_epi32(_mm256_castps_si256(_mm256_set1_ps(0x1p-6F)), magnitude);
+  const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80));
+  return _mm256_or_si256(_mm256_blendv_epi8(normal, subnormal, is_small), sign);
+}
+
+/// `count` is a multiple of 8.
+void convert_e4m3_group(const float* x, int64_t count, uint8_t* codes, float* scale_out) {
+  const float scale = largest_magnitude(x, count) / 448.0F;
+  const bool is_zero = scale < __FLT_MIN__;
+  const __m256 factor = _mm256_set1_ps(1.0F / scale);
+  for (int64_t k = 0; k < count; k += 8) {
+    // min and max return their second operand when one is NaN, so NaN becomes 448.
+    __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(x + k), factor);
+    scaled = _mm256_min_ps(scaled, _mm256_set1_ps(448.0F));
+    scaled = _mm256_max_ps(scaled, _mm256_set1_ps(-448.0F));
+    const __m128i words = narrow_to_16(is_zero ? _mm256_setzero_si256() : round_to_e4m3(scaled));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(codes + k), _mm_packus_epi16(words, words));
+  }
+  *scale_out = is_zero ? 0.0F : scale;
+}
+
+/// `count` is a multiple of 8.
+void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_out,
+                   int32_t* sum_out) {
+  const float max = largest_magnitude(x, count);
   float scale = max / 127.0F;
   float inverse = 1.0F / scale;
   if (scale < __FLT_MIN__) scale = inverse = 0.0F;

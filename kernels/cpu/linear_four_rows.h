@@ -1,6 +1,6 @@
 // The table of a tier with micro-kernels of 1 to 4 rows that fetch ahead in one way only. Included
 // by linear_portable.cpp and linear_avx2.cpp after their lane_f32, lane_bf16, lane_quantized,
-// convert_bf16 and convert_group (hence the anonymous namespace).
+// lane_fp8, convert_bf16, convert_group and convert_e4m3_group (hence the anonymous namespace).
 #pragma once
 
 #include "kernels/cpu/linear_loops.h"
@@ -30,9 +30,22 @@ void multiply_quantized(const LinearTask& task) {
   multiply_panels(task, kKernels);
 }
 
-constexpr LinearTier kFourRowTier = {
-    multiply_f32, multiply_bf16, multiply_quantized<false>,     multiply_quantized<true>,
-    convert_f32,  convert_bf16,  convert_groups<convert_group>, kMaxRows};
+void multiply_fp8(const LinearTask& task) {
+  constexpr LaneKernels kKernels[kMaxRows] = {any_fetch(lane_fp8<1>), any_fetch(lane_fp8<2>),
+                                              any_fetch(lane_fp8<3>), any_fetch(lane_fp8<4>)};
+  multiply_panels(task, kKernels);
+}
+
+constexpr LinearTier kFourRowTier = {multiply_f32,
+                                     multiply_bf16,
+                                     multiply_quantized<false>,
+                                     multiply_quantized<true>,
+                                     multiply_fp8,
+                                     convert_f32,
+                                     convert_bf16,
+                                     convert_groups<convert_group>,
+                                     convert_groups<convert_e4m3_group>,
+                                     kMaxRows};
 
 }  // namespace
 }  // namespace phalanx::kernels::cpu

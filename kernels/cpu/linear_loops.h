@@ -127,7 +127,7 @@ void multiply_tile(const LinearTask& task, const LaneArgs& shared, const TilePla
     if (task.x_scales != nullptr) {
       const int64_t group = row * task.x_groups + lane * task.groups_per_lane;
       args.x_scales = task.x_scales + group;
-      args.x_sums = task.x_sums + group;
+      if (task.x_sums != nullptr) args.x_sums = task.x_sums + group;
     }
     args.tile = tiles[depth];
     kernel(args);
@@ -221,7 +221,7 @@ void multiply_gated(const LinearTask& task, const LaneArgs& args,
     out.codes += col * gated.code_bytes;
     if (out.scales != nullptr) {
       out.scales += col / out.group_size;
-      out.sums += col / out.group_size;
+      if (out.sums != nullptr) out.sums += col / out.group_size;
     }
     out.row_begin = task.row_begin;
     out.row_end = task.row_end;
@@ -271,6 +271,17 @@ void convert_groups(const ConvertTask& task) {
                     task.codes + r * task.codes_stride + group * task.group_size,
                     task.scales + r * task.groups_stride + group,
                     task.sums + r * task.groups_stride + group);
+}
+
+/// ActivationForm::kE4m3 of a task's rows. convert_group(x, count, codes, scale) does one group.
+template <void (*convert_group)(const float*, int64_t, uint8_t*, float*)>
+void convert_groups(const ConvertTask& task) {
+  const int64_t groups = task.num_cols / task.group_size;
+  for (int64_t r = task.row_begin; r < task.row_end; ++r)
+    for (int64_t group = 0; group < groups; ++group)
+      convert_group(task.x + r * task.x_stride + group * task.group_size, task.group_size,
+                    task.codes + r * task.codes_stride + group * task.group_size,
+                    task.scales + r * task.groups_stride + group);
 }
 
 /// ActivationForm::kF32 of a task's rows.

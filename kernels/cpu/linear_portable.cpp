@@ -94,6 +94,56 @@ void lane_quantized(const LaneArgs& args) {
   }
 }
 
+struct E4m3Values {
+  float of_code[256];
+};
+constexpr E4m3Values make_e4m3_values() {
+  E4m3Values values{};
+  for (int code = 0; code < 256; ++code)
+    values.of_code[code] = e4m3_to_f32(static_cast<uint8_t>(code));
+  return values;
+}
+constexpr E4m3Values kE4m3Values = make_e4m3_values();
+
+/// A unit's codes of all outputs, widened once for all rows of the tile: values[i] are codes i.
+void widen_unit(const uint8_t* w, float (&values)[4][kTileCols]) {
+  for (int n = 0; n < kTileCols; ++n) {
+    const uint8_t* pair = w + n / 4 * 16 + n % 4 * 2;
+    values[0][n] = kE4m3Values.of_code[pair[0]];
+    values[1][n] = kE4m3Values.of_code[pair[1]];
+    values[2][n] = kE4m3Values.of_code[pair[8]];
+    values[3][n] = kE4m3Values.of_code[pair[9]];
+  }
+}
+
+/// A product of two codes is exact, so that multiplying and adding is fma.
+template <int kRows>
+void lane_fp8(const LaneArgs& args) {
+  const int64_t group_cols = args.num_units * 4;
+  for (int i = 0; i < kRows * kTileCols; ++i) args.tile[i] = 0.0F;
+  for (int64_t group = 0; group < args.num_groups; ++group) {
+    const uint8_t* header = args.w + group * args.group_bytes;
+    float dots[kRows][kTileCols] = {};
+    for (int64_t unit = 0; unit < args.num_units; ++unit) {
+      float values[4][kTileCols];
+      widen_unit(header + args.header_bytes + unit * kUnitRowBytes, values);
+      for (int r = 0; r < kRows; ++r) {
+        const uint8_t* x = args.x + r * args.x_row_bytes + group * group_cols + unit * 4;
+        for (const int i : {1, 0, 3, 2}) {  // pairs, the odd code first
+          const float code = kE4m3Values.of_code[x[i]];
+          for (int n = 0; n < kTileCols; ++n) dots[r][n] += code * values[i][n];
+        }
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const float x_scale = args.x_scales[r * args.x_groups + group];
+      float* sums = args.tile + r * kTileCols;
+      for (int n = 0; n < kTileCols; ++n)
+        sums[n] = std::fma(dots[r][n], x_scale * load<float>(header + n * 4), sums[n]);
+    }
+  }
+}
+
 void convert_bf16(const ConvertTask& task) {
   for (int64_t r = task.row_begin; r < task.row_end; ++r) {
     const float* x = task.x + r * task.x_stride;
@@ -105,8 +155,8 @@ void convert_bf16(const ConvertTask& task) {
   }
 }
 
-void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_out,
-                   int32_t* sum_out) {
+/// NaN when there is one.
+float largest_magnitude(const float* x, int64_t count) {
   uint32_t max_bits = 0;  // of |x|: as integers NaN is above all
   for (int64_t k = 0; k < count; ++k) {
     uint32_t bits;
@@ -116,7 +166,27 @@ void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_o
   }
   float max;
   std::memcpy(&max, &max_bits, 4);
-  float scale = max / 127.0F;
+  return max;
+}
+
+void convert_e4m3_group(const float* x, int64_t count, uint8_t* codes, float* scale_out) {
+  const float scale = largest_magnitude(x, count) / kE4m3Max;
+  if (scale < FLT_MIN) {
+    *scale_out = 0.0F;
+    std::memset(codes, 0, static_cast<size_t>(count));
+    return;
+  }
+  const float inverse = 1.0F / scale;
+  for (int64_t k = 0; k < count; ++k) {
+    const float scaled = x[k] * inverse;
+    codes[k] = f32_to_e4m3(scaled < kE4m3Max ? scaled : kE4m3Max);  // NaN becomes 448
+  }
+  *scale_out = scale;
+}
+
+void convert_group(const float* x, int64_t count, uint8_t* codes, float* scale_out,
+                   int32_t* sum_out) {
+  float scale = largest_magnitude(x, count) / 127.0F;
   float inverse = 1.0F / scale;
   if (scale < FLT_MIN) scale = inverse = 0.0F;
   int32_t sum = 0;

@@ -14,10 +14,10 @@ struct ConvertTask {
   const float* x;
   int64_t x_stride;  ///< elements
   int64_t num_cols;
-  int64_t group_size;     ///< s8 only
+  int64_t group_size;     ///< s8 and e4m3 only
   uint8_t* codes;         ///< row 0
   int64_t codes_stride;   ///< bytes from one row to the next
-  float* scales;          ///< s8 only
+  float* scales;          ///< s8 and e4m3 only
   int32_t* sums;          ///< s8 only
   int64_t groups_stride;  ///< of scales and sums, elements from one row to the next
   int64_t row_begin;
@@ -58,7 +58,7 @@ struct LinearTask {
   int64_t x_row_bytes;    ///< from one row to the next
   int64_t x_lane_bytes;   ///< from one lane to the next
   const float* x_scales;  ///< [R, groups]; quantized only
-  const int32_t* x_sums;  ///< [R, groups]; quantized only
+  const int32_t* x_sums;  ///< [R, groups]; w8 and w4 only
   int64_t x_groups;       ///< groups of a row
 
   float* y;          ///< not of a gated product
@@ -83,9 +83,11 @@ struct LinearTier {
   void (*multiply_bf16)(const LinearTask& task);
   void (*multiply_w8)(const LinearTask& task);
   void (*multiply_w4)(const LinearTask& task);
+  void (*multiply_fp8)(const LinearTask& task);
   void (*convert_f32)(const ConvertTask& task);
   void (*convert_bf16)(const ConvertTask& task);
   void (*convert_s8)(const ConvertTask& task);
+  void (*convert_e4m3)(const ConvertTask& task);
   int64_t tile_rows;  ///< of its largest micro-kernel
 };
 

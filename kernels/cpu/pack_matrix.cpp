@@ -1,8 +1,9 @@
 // Packs stacked natural-layout matrices into panels. Called by cpu_operators while a model loads.
 //
 // Every format moves units of 4 bytes from [64 rows][units] to [units][64 rows]; w4 also spreads
-// the 8 nibbles of a unit. Reads take 256 bytes of a row at a time (whole lines, few pages at once)
-// and writes stay within 16 KiB, so both sides run from L1.
+// the 8 nibbles of a unit, and e4m3 groups the pairs of codes of four rows. Reads take 256 bytes of
+// a row at a time (whole lines, few pages at once) and writes stay within 16 KiB, so both sides run
+// from L1.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/panel_layout.h"
 #include "kernels/cpu/panel_matrix.h"
+#include "kernels/operator_checks.h"
 #include "runtime/base/check.h"
 #include "runtime/base/dtype.h"
 
@@ -30,7 +32,7 @@ using Units4 = uint32_t __attribute__((vector_size(16)));
 struct PanelRow {
   const MatrixSource* source = nullptr;
   const std::byte* codes = nullptr;
-  int64_t first_scale = 0;
+  int64_t row = 0;  ///< of the source
 };
 using PanelRowArray = std::array<PanelRow, kPanelRows>;
 
@@ -45,16 +47,40 @@ Word spread_nibbles(Word unit) {
   return spread(unit & 0xffffU) | (spread(unit >> 16) << 4);
 }
 
-template <bool kW4>
-void move_unit(const std::byte* from, std::byte* to) {
+/// How the codes of a unit lie in a panel.
+enum class UnitOrder { kStored, kNibbles, kPairs };
+
+UnitOrder unit_order(WeightFormat format) {
+  if (format == WeightFormat::kW4) return UnitOrder::kNibbles;
+  return format == WeightFormat::kFp8 ? UnitOrder::kPairs : UnitOrder::kStored;
+}
+
+/// `to` is the unit's place of the first of four rows, of which this is row `place`.
+template <UnitOrder kOrder>
+void move_unit(const std::byte* from, int64_t place, std::byte* to) {
+  if constexpr (kOrder == UnitOrder::kPairs) {
+    std::memcpy(to + place * 2, from, 2);
+    std::memcpy(to + 8 + place * 2, from + 2, 2);
+    return;
+  }
   uint32_t unit;
   std::memcpy(&unit, from, kUnitBytes);
-  if constexpr (kW4) unit = spread_nibbles(unit);
-  std::memcpy(to, &unit, kUnitBytes);
+  if constexpr (kOrder == UnitOrder::kNibbles) unit = spread_nibbles(unit);
+  std::memcpy(to + place * kUnitBytes, &unit, kUnitBytes);
+}
+
+using Pairs8 = uint16_t __attribute__((vector_size(16)));
+
+/// The units of four rows, side by side, as the order wants them.
+template <UnitOrder kOrder>
+Units4 ordered(Units4 units) {
+  if constexpr (kOrder != UnitOrder::kPairs) return units;
+  const auto pairs = reinterpret_cast<Pairs8>(units);
+  return reinterpret_cast<Units4>(__builtin_shufflevector(pairs, pairs, 0, 2, 4, 6, 1, 3, 5, 7));
 }
 
 /// 4 rows by 4 units at a time; `to` is the first unit's place of the first of four rows.
-template <bool kW4>
+template <UnitOrder kOrder>
 void move_four_rows(const std::array<const std::byte*, 4>& rows, int64_t num_units, std::byte* to) {
   int64_t unit = 0;
   for (; unit + 4 <= num_units; unit += 4) {
@@ -64,7 +90,7 @@ void move_four_rows(const std::array<const std::byte*, 4>& rows, int64_t num_uni
     std::array<Units4, 4> in;
     for (size_t i = 0; i < 4; ++i) {
       std::memcpy(&in[i], rows[i] + unit * kUnitBytes, sizeof(Units4));
-      if constexpr (kW4) in[i] = spread_nibbles(in[i]);
+      if constexpr (kOrder == UnitOrder::kNibbles) in[i] = spread_nibbles(in[i]);
     }
     const Units4 low01 = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
     const Units4 high01 = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
@@ -74,17 +100,19 @@ void move_four_rows(const std::array<const std::byte*, 4>& rows, int64_t num_uni
                                        __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
                                        __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
                                        __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-    for (size_t i = 0; i < 4; ++i)
-      std::memcpy(to + (unit + static_cast<int64_t>(i)) * kPanelUnitBytes, &out[i], sizeof(Units4));
+    for (size_t i = 0; i < 4; ++i) {
+      const Units4 units = ordered<kOrder>(out[i]);
+      std::memcpy(to + (unit + static_cast<int64_t>(i)) * kPanelUnitBytes, &units, sizeof(Units4));
+    }
   }
   for (; unit < num_units; ++unit)
     for (size_t i = 0; i < 4; ++i)
-      move_unit<kW4>(rows[i] + unit * kUnitBytes,
-                     to + unit * kPanelUnitBytes + static_cast<int64_t>(i) * kUnitBytes);
+      move_unit<kOrder>(rows[i] + unit * kUnitBytes, static_cast<int64_t>(i),
+                        to + unit * kPanelUnitBytes);
 }
 
 /// Moves `num_units` whole units that start `offset` bytes into each row.
-template <bool kW4>
+template <UnitOrder kOrder>
 void move_units(const PanelRowArray& rows, int64_t offset, int64_t num_units, std::byte* to) {
   for (int64_t first = 0; first < num_units; first += kUnitsPerPass) {
     const int64_t count = std::min(kUnitsPerPass, num_units - first);
@@ -93,15 +121,15 @@ void move_units(const PanelRowArray& rows, int64_t offset, int64_t num_units, st
     for (size_t n = 0; n < rows.size(); n += 4) {
       std::byte* place = pass + static_cast<int64_t>(n) * kUnitBytes;
       if (rows[n + 3].source != nullptr) {
-        move_four_rows<kW4>({rows[n].codes + from, rows[n + 1].codes + from,
-                             rows[n + 2].codes + from, rows[n + 3].codes + from},
-                            count, place);
+        move_four_rows<kOrder>({rows[n].codes + from, rows[n + 1].codes + from,
+                                rows[n + 2].codes + from, rows[n + 3].codes + from},
+                               count, place);
         continue;
       }
       for (size_t i = n; i < n + 4 && rows[i].source != nullptr; ++i)
         for (int64_t unit = 0; unit < count; ++unit)
-          move_unit<kW4>(rows[i].codes + from + unit * kUnitBytes,
-                         place + unit * kPanelUnitBytes + static_cast<int64_t>(i - n) * kUnitBytes);
+          move_unit<kOrder>(rows[i].codes + from + unit * kUnitBytes, static_cast<int64_t>(i - n),
+                            place + unit * kPanelUnitBytes);
     }
   }
 }
@@ -112,7 +140,7 @@ void pack_header(const PanelLayout& layout, const PanelRowArray& rows, int64_t g
   std::array<uint8_t, kPanelRows> zeros{};
   for (size_t n = 0; n < rows.size() && rows[n].source != nullptr; ++n) {
     const MatrixSource& source = *rows[n].source;
-    const int64_t index = rows[n].first_scale + group;
+    const int64_t index = scale_index(source, rows[n].row, group);
     scales[n] = stored_scale(source, index);
     if (source.zeros != nullptr)
       zeros[n] = source.zeros[index];
@@ -133,10 +161,17 @@ void pack_panel(const PanelLayout& layout, const PanelRowArray& rows, std::byte*
       if (quantized) pack_header(layout, rows, group_index, to);
       to += layout.header_bytes;
       const int64_t offset = group_index * layout.group_cols * kUnitBytes / layout.codes_per_unit;
-      if (layout.format == WeightFormat::kW4)
-        move_units<true>(rows, offset, whole_units, to);
-      else
-        move_units<false>(rows, offset, whole_units, to);
+      switch (unit_order(layout.format)) {
+        case UnitOrder::kStored:
+          move_units<UnitOrder::kStored>(rows, offset, whole_units, to);
+          break;
+        case UnitOrder::kNibbles:
+          move_units<UnitOrder::kNibbles>(rows, offset, whole_units, to);
+          break;
+        case UnitOrder::kPairs:
+          move_units<UnitOrder::kPairs>(rows, offset, whole_units, to);
+          break;
+      }
       if (whole_units == layout.units_per_group) continue;
       for (size_t n = 0; n < rows.size() && rows[n].source != nullptr; ++n)  // a lone bf16 code
         std::memcpy(to + whole_units * kPanelUnitBytes + static_cast<int64_t>(n) * kUnitBytes,
@@ -150,13 +185,14 @@ void check_source(const MatrixSource& source, const MatrixSource& first) {
   PHALANX_CHECK_EQ(source.num_cols, first.num_cols, "stacked sources must have one num_cols");
   PHALANX_CHECK_GE(source.num_rows, 0, "num_rows of a source");
   PHALANX_CHECK(source.codes != nullptr || source.num_rows == 0, "a source needs codes");
-  if (source.format != WeightFormat::kW8 && source.format != WeightFormat::kW4) return;
+  if (!is_quantized(source.format)) return;
   PHALANX_CHECK_EQ(source.group_size, first.group_size, "stacked sources must have one group_size");
   PHALANX_CHECK(source.scales != nullptr || source.num_rows == 0,
                 "a quantized source needs scales");
   PHALANX_CHECK(source.scale_dtype == DType::kF32 || source.scale_dtype == DType::kF16 ||
                     source.scale_dtype == DType::kBf16,
                 "scale_dtype must be f32, f16 or bf16");
+  check_scale_blocks(source);
 }
 
 /// Rows [64 panel, 64 panel + 64) of the stacked sources.
@@ -168,7 +204,7 @@ PanelRowArray panel_rows(const MatrixSpec& spec, int64_t panel) {
     for (; first < source.num_rows && place < rows.size(); ++first, ++place) {
       rows[place].source = &source;
       rows[place].codes = source.codes + first * source.row_stride_bytes;
-      rows[place].first_scale = first * source.scale_row_stride;
+      rows[place].row = first;
     }
     first -= source.num_rows;
   }

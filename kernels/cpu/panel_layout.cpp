@@ -16,6 +16,7 @@ int64_t codes_in_unit(WeightFormat format) {
     case WeightFormat::kBf16:
       return 2;
     case WeightFormat::kW8:
+    case WeightFormat::kFp8:
       return 4;
     case WeightFormat::kW4:
       return 8;
@@ -43,7 +44,7 @@ PanelLayout make_panel_layout(WeightFormat format, int64_t num_rows, int64_t num
   layout.num_lanes = num_lanes;
   layout.codes_per_unit = codes_in_unit(format);
   layout.lane_cols = num_cols / num_lanes;
-  if (format == WeightFormat::kW8 || format == WeightFormat::kW4) {
+  if (is_quantized(format)) {
     PHALANX_CHECK(
         group_size > 0 && group_size % 8 == 0 && group_size <= kMaxGroupSize,
         "group_size must be a multiple of 8 up to 65536, got " + std::to_string(group_size));

@@ -1,11 +1,13 @@
 // The CPU's packed form of a matrix: panels of 64 outputs, shared by every instruction-set tier.
 // Made by pack_matrix, read by linear.
 //
-// A row of a lane is cut in units of 4 bytes: one f32 code, two bf16, four w8, or eight w4 codes
-// (byte i of a w4 unit holds code i in its low nibble and code i + 4 in its high one). A panel
-// holds unit u of its 64 rows side by side (256 bytes, four cache lines), then unit u + 1.
-// Quantized panels put each group's scales, and zeros if the matrix has any, right before the
-// group's units, so that a product reads one ascending stream of memory:
+// A row of a lane is cut in units of 4 bytes: one f32 code, two bf16, four w8 or e4m3, or eight w4
+// codes (byte i of a w4 unit holds code i in its low nibble and code i + 4 in its high one). A
+// panel holds unit u of its 64 rows side by side (256 bytes, four cache lines), then unit u + 1; of
+// e4m3 units every four rows' first pairs of codes (8 bytes), then the second pairs of the same
+// rows, so that widening a line to bf16 by interleaving bytes leaves pairs of sixteen rows in
+// order. Quantized panels put each group's scales, and zeros if the matrix has any, right before
+// the group's units, so that a product reads one ascending stream of memory:
 //   panel p: lane 0: group 0: f32 scale[64], (u8 zero[64],) units[G / codes per unit][64]
 //                    group 1: ...
 //            lane 1: ...
@@ -55,7 +57,7 @@ struct PanelLayout {
 };
 
 /// Errors: InternalError when num_lanes is not a power of two in [1, kMaxLanes] that divides
-/// num_cols, or, for kW8 and kW4, group_size is not a multiple of 8 up to kMaxGroupSize that
+/// num_cols, or, for quantized formats, group_size is not a multiple of 8 up to kMaxGroupSize that
 /// divides a lane.
 PanelLayout make_panel_layout(WeightFormat format, int64_t num_rows, int64_t num_cols,
                               int64_t num_lanes, int64_t group_size, bool has_zeros);

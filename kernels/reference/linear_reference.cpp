@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/bf16_fma.h"
+#include "kernels/operator_checks.h"
 #include "runtime/base/check.h"
 #include "runtime/base/dtype.h"
 
@@ -29,7 +30,7 @@ int32_t load_code(WeightFormat format, const std::byte* row, int64_t k) {
 }
 
 float load_scale(const MatrixSource& source, int64_t n, int64_t group) {
-  const int64_t index = n * source.scale_row_stride + group;
+  const int64_t index = scale_index(source, n, group);
   switch (source.scale_dtype) {
     case DType::kF32:
       return load<float>(source.scales, index);
@@ -40,6 +41,7 @@ float load_scale(const MatrixSource& source, int64_t n, int64_t group) {
     case DType::kI8:
     case DType::kU8:
     case DType::kI32:
+    case DType::kF8E4M3:
       break;
   }
   PHALANX_CHECK(false, "scale_dtype must be f32, f16 or bf16");
@@ -71,6 +73,7 @@ class NaturalMatrix final : public PackedMatrix {
       PHALANX_CHECK(source.format == format_ && source.num_cols == num_cols_ &&
                         (!is_quantized(format_) || source.group_size == group_size_),
                     "stacked sources must agree in format, num_cols and group_size");
+      check_scale_blocks(source);
       for (int64_t n = 0; n < source.num_rows; ++n) append_row(source, n);
       num_rows_ += source.num_rows;
     }
@@ -97,7 +100,7 @@ class NaturalMatrix final : public PackedMatrix {
     if (!is_quantized(format_)) return;
     for (int64_t group = 0; group < num_cols_ / group_size_; ++group) {
       scales_.push_back(load_scale(source, n, group));
-      zeros_.push_back(load_zero(source, n, group));
+      if (is_integer(format_)) zeros_.push_back(load_zero(source, n, group));
     }
   }
 
@@ -144,15 +147,51 @@ float lane_product(const NaturalMatrix& w, const ActivationView& x, int64_t r, i
       }
       return s;
     }
+    case WeightFormat::kFp8: {
+      const int64_t group_size = w.group_size();
+      const int64_t num_groups = w.num_cols() / group_size;
+      for (int64_t group = begin / group_size; group < end / group_size; ++group) {
+        float dot = 0.0F;
+        const auto step = [&](int64_t k) {
+          dot = std::fma(e4m3_to_f32(load<uint8_t>(x.codes, r * x.num_cols + k)),
+                         e4m3_to_f32(load<uint8_t>(row, k)), dot);
+        };
+        for (int64_t k = group * group_size; k < (group + 1) * group_size; k += 2) {
+          step(k + 1);
+          step(k);
+        }
+        s = std::fma(dot, x.scales[r * num_groups + group] * w.scale(n, group), s);
+      }
+      return s;
+    }
   }
   return s;
 }
 
-void quantize_group(const float* x, int64_t count, int8_t* codes, float& scale, int32_t& sum) {
-  uint32_t max_bits = 0;  // of |x|; as integers they order like the floats, NaN above all
+/// |x|'s largest; NaN when there is one.
+float largest_magnitude(const float* x, int64_t count) {
+  uint32_t max_bits = 0;  // as integers they order like the floats, NaN above all
   for (int64_t k = 0; k < count; ++k)
     max_bits = std::max(max_bits, std::bit_cast<uint32_t>(x[k]) & 0x7fffffffU);
-  scale = std::bit_cast<float>(max_bits) / 127.0F;
+  return std::bit_cast<float>(max_bits);
+}
+
+void quantize_group_e4m3(const float* x, int64_t count, uint8_t* codes, float& scale) {
+  scale = largest_magnitude(x, count) / kE4m3Max;
+  if (scale < FLT_MIN) {
+    scale = 0.0F;
+    std::fill_n(codes, count, uint8_t{0});
+    return;
+  }
+  const float inverse = 1.0F / scale;
+  for (int64_t k = 0; k < count; ++k) {
+    const float scaled = x[k] * inverse;
+    codes[k] = std::isnan(scaled) ? 0x7e : f32_to_e4m3(scaled);
+  }
+}
+
+void quantize_group(const float* x, int64_t count, int8_t* codes, float& scale, int32_t& sum) {
+  scale = largest_magnitude(x, count) / 127.0F;
   sum = 0;
   if (scale < FLT_MIN) {
     scale = 0.0F;
@@ -217,6 +256,16 @@ void convert_rows(ConstRows x, int64_t num_rows, const ActivationView& out) {
         }
         break;
       }
+      case ActivationForm::kE4m3: {
+        const int64_t num_groups = out.num_cols / out.group_size;
+        for (int64_t group = 0; group < num_groups; ++group) {
+          const int64_t k = group * out.group_size;
+          quantize_group_e4m3(row + k, out.group_size,
+                              reinterpret_cast<uint8_t*>(out.codes) + r * out.num_cols + k,
+                              out.scales[r * num_groups + group]);
+        }
+        break;
+      }
     }
   }
 }
@@ -242,6 +291,9 @@ void embedding(const MatrixSource& table, std::span<const int32_t> token_ids, Ro
               load_scale(table, n, group);
           break;
         }
+        case WeightFormat::kFp8:
+          out[k] = e4m3_to_f32(load<uint8_t>(row, k)) * load_scale(table, n, k / table.group_size);
+          break;
       }
     }
   }

@@ -31,6 +31,7 @@ Command collectives_command();  ///< collectives.cpp
 Command serve_command();        ///< serve.cpp
 Command tune_command();         ///< tune.cpp
 Command compare_command();      ///< compare.cpp
+Command cuda_command();         ///< cuda.cpp
 
 /// In the order of the help text.
 const std::vector<Command>& commands();

@@ -62,6 +62,8 @@ class StoredRows {
     source.scales = reinterpret_cast<const std::byte*>(scales_.data());
     source.scale_row_stride = num_cols_ / group_size_;
     source.group_size = group_size_;
+    source.scale_rows = 1;  // of fp8; once packed, where its scales were changes nothing
+    source.scale_cols = group_size_;
     return source;
   }
 
@@ -94,6 +96,9 @@ class StoredRows {
           break;
         case WeightFormat::kW4:
           out[k / 2] |= static_cast<std::byte>((code >> 4) << (k % 2 * 4));
+          break;
+        case WeightFormat::kFp8:
+          out[k] = static_cast<std::byte>(f32_to_e4m3(row[k] * 448.0F));
           break;
       }
     }
@@ -133,6 +138,8 @@ float code_value(ActivationForm form, const std::byte* code) {
     }
     case ActivationForm::kS8:
       return static_cast<float>(static_cast<int8_t>(*code));
+    case ActivationForm::kE4m3:
+      return e4m3_to_f32(std::to_integer<uint8_t>(*code));
   }
   return 0;
 }
@@ -144,10 +151,11 @@ std::vector<float> numbers_of(const ActivationView& view, size_t i) {
   const std::byte* codes = view.codes + static_cast<int64_t>(i) * cols * code_bytes;
   std::vector<float> row;
   for (int64_t k = 0; k < cols; ++k) row.push_back(code_value(view.form, codes + k * code_bytes));
-  if (view.form != ActivationForm::kS8) return row;
+  if (!is_quantized(view.form)) return row;
   const int64_t groups = cols / view.group_size;
   const auto first = static_cast<int64_t>(i) * groups;
   for (int64_t g = 0; g < groups; ++g) row.push_back(view.scales[first + g]);
+  if (view.sums == nullptr) return row;
   for (int64_t g = 0; g < groups; ++g) row.push_back(static_cast<float>(view.sums[first + g]));
   return row;
 }

@@ -36,7 +36,7 @@ std::vector<Flag> flags() {
   return {{"--shape", "NAME,...", "llama-3.2-1b", "of " + join(kernel_shape_names())},
           {"--kernels", "NAME,...", "all", "fork_join," + join(kernel_names())},
           {"--rows", "N,...", "1,4,8,16,32,512", "tokens of a step; of decode: sequences"},
-          {"--weights", "FORMAT,...", "w8,w4,bf16,f32", "of linear, convert and embedding"},
+          {"--weights", "FORMAT,...", "w8,w4,fp8,bf16,f32", "of linear, convert and embedding"},
           {"--kv", "FORMAT,...", "f32,bf16,int8", "of attention and write_kv"},
           {"--context", "N", "512", "tokens that each sequence of attention_decode sees"},
           {"--group-size", "N", "0", "quantization group; 0: the shape's own"},
@@ -94,11 +94,12 @@ Result<KernelBench> read_bench(const BenchOptions& options) {
   PHALANX_ASSIGN_OR_RETURN(bench.rows, options.integers("--rows", 1, 8192));
   bench.selection.largest_rows = *std::max_element(bench.rows.begin(), bench.rows.end());
   PHALANX_ASSIGN_OR_RETURN(const std::vector<std::string> weights,
-                           options.some_of("--weights", {"f32", "bf16", "w8", "w4"}));
-  bench.selection.weights = formats_named(
-      weights,
-      std::vector{WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4},
-      kernels::weight_format_name);
+                           options.some_of("--weights", {"f32", "bf16", "w8", "w4", "fp8"}));
+  bench.selection.weights =
+      formats_named(weights,
+                    std::vector{WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                                WeightFormat::kW4, WeightFormat::kFp8},
+                    kernels::weight_format_name);
   PHALANX_ASSIGN_OR_RETURN(const std::vector<std::string> kv,
                            options.some_of("--kv", {"f32", "bf16", "int8"}));
   bench.selection.kv = formats_named(

@@ -106,6 +106,7 @@ PeakKind peak_kind(kernels::WeightFormat format) {
     case kernels::WeightFormat::kF32:
       return PeakKind::kF32;
     case kernels::WeightFormat::kBf16:
+    case kernels::WeightFormat::kFp8:
       return PeakKind::kBf16;
     case kernels::WeightFormat::kW8:
     case kernels::WeightFormat::kW4:

@@ -292,6 +292,7 @@ class ScratchDirectory {
 engine::WeightFormat weight_format(const std::string& text) {
   if (text == "f32") return engine::F32;
   if (text == "bf16") return engine::BF16;
+  if (text == "fp8") return engine::FP8;
   return text == "w4" ? engine::W4 : engine::W8;
 }
 
@@ -333,7 +334,7 @@ std::vector<Flag> shape_flags() {
   std::string names;
   for (const std::string& name : model_shape_names()) names += (names.empty() ? "" : "|") + name;
   return {{"--shape", "NAME", "llama-3.2-1b", "random weights of a shape: " + names},
-          {"--weights", "FORMAT", "w8", "of the shape's engine: f32, bf16, w8 or w4"},
+          {"--weights", "FORMAT", "w8", "of the shape's engine: f32, bf16, w8, w4 or fp8"},
           {"--group-size", "N", "128", "its quantization group, a power of two"},
           {"--engines", "DIR", default_engine_directory(), "where such engines are kept"}};
 }
@@ -342,7 +343,7 @@ Result<ShapeEngineRequest> read_shape_request(const BenchOptions& options) {
   ShapeEngineRequest request;
   PHALANX_ASSIGN_OR_RETURN(request.shape, options.one_of("--shape", model_shape_names()));
   PHALANX_ASSIGN_OR_RETURN(request.weights,
-                           options.one_of("--weights", {"f32", "bf16", "w8", "w4"}));
+                           options.one_of("--weights", {"f32", "bf16", "w8", "w4", "fp8"}));
   PHALANX_ASSIGN_OR_RETURN(
       request.group_size,
       options.integer("--group-size", builder::kMinGroupSize, builder::kMaxGroupSize));
@@ -354,7 +355,8 @@ Result<ShapeEngineRequest> read_shape_request(const BenchOptions& options) {
 
 Result<std::string> shape_engine_path(const ShapeEngineRequest& request) {
   PHALANX_ASSIGN_OR_RETURN([[maybe_unused]] const ModelShape* shape, find_shape(request.shape));
-  const bool is_quantized = request.weights == "w8" || request.weights == "w4";
+  const bool is_quantized =
+      request.weights == "w8" || request.weights == "w4" || request.weights == "fp8";
   const std::string directory =
       request.directory.empty() ? default_engine_directory() : request.directory;
   return directory + "/" + request.shape + "-" + request.weights +

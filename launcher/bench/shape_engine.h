@@ -32,7 +32,7 @@ std::vector<std::string> model_shape_names();
 
 struct ShapeEngineRequest {
   std::string shape;           ///< one of model_shape_names()
-  std::string weights = "w8";  ///< f32, bf16, w8 or w4
+  std::string weights = "w8";  ///< f32, bf16, w8, w4 or fp8
   int64_t group_size = 128;
   std::string directory;  ///< where engines are kept; empty: default_engine_directory()
   int num_threads = 1;

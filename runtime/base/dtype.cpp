@@ -17,13 +17,15 @@ const char* dtype_name(DType dtype) {
       return "u8";
     case DType::kI32:
       return "i32";
+    case DType::kF8E4M3:
+      return "f8_e4m3";
   }
   return "unknown";
 }
 
 std::optional<DType> parse_dtype(std::string_view name) {
-  for (DType dtype :
-       {DType::kF32, DType::kF16, DType::kBf16, DType::kI8, DType::kU8, DType::kI32}) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBf16, DType::kI8, DType::kU8, DType::kI32,
+                      DType::kF8E4M3}) {
     if (name == dtype_name(dtype)) return dtype;
   }
   return std::nullopt;

@@ -350,17 +350,13 @@ Result<CheckpointConfig> read_checkpoint_config(const json& config, const json& 
                                                 const engine::Architecture& architecture,
                                                 const std::vector<std::string>& ignored_keys) {
   if (!config.is_object()) return invalid_argument("config.json is not a JSON object");
+  CheckpointConfig out;
   if (const auto found = config.find("quantization_config");
       found != config.end() && !found->is_null()) {
-    const auto method = found->find("quant_method");
-    return unsupported("config.json: quantization_config" +
-                       (method == found->end() ? "" : " of method " + shown(*method)) +
-                       " is present; quantized checkpoints are not imported yet: build from the "
-                       "unquantized checkpoint and quantize with --weights");
+    PHALANX_ASSIGN_OR_RETURN(out.fp8, read_fp8_config(*found));
   }
   ConfigReader reader(config, architecture);
   reader.mark_used("quantization_config");
-  CheckpointConfig out;
   out.model.set_architecture(architecture.name());
   PHALANX_RETURN_IF_ERROR(read_dimensions(reader, &out.model));
   PHALANX_RETURN_IF_ERROR(read_activation(reader));

@@ -81,7 +81,8 @@ Status describe_engine(const BuildOptions& options, const CheckpointConfig& conf
   engine::Provenance* provenance = manifest.mutable_provenance();
   provenance->set_builder_version(kBuilderVersion);
   provenance->set_source(source);
-  provenance->set_weights(model::weight_format_text(options.quantization.weights));
+  provenance->set_weights(
+      model::weight_format_text(main_format(options.quantization, binding.tensors)));
   provenance->set_requested_group_size(options.quantization.group_size);
   for (const PassReport& pass : report->passes) {
     if (pass.ran) provenance->add_passes(pass.name);
@@ -136,8 +137,8 @@ Result<BuildReport> build_engine(const BuildOptions& options) {
   PHALANX_ASSIGN_OR_RETURN(TensorBinding binding, bind_tensors(architecture, config, checkpoint));
 
   BuildReport report;
-  const LaneChoice lanes =
-      choose_reduction_lanes(config.model, binding.tensors, options.quantization.weights);
+  const LaneChoice lanes = choose_reduction_lanes(
+      config.model, binding.tensors, main_format(options.quantization, binding.tensors));
   report.lanes_reason = lanes.reason;
   report.manifest.set_reduction_lanes(static_cast<int32_t>(lanes.lanes));
   std::vector<std::string> notes = config.notes;
@@ -168,8 +169,11 @@ Result<BuildReport> build_engine(const BuildOptions& options) {
   PHALANX_RETURN_IF_ERROR(seal(directory, &report.manifest));
   PHALANX_RETURN_IF_ERROR(directory.publish(options.force));
 
-  for (const BoundTensor& bound : binding.tensors)
+  for (const BoundTensor& bound : binding.tensors) {
     report.checkpoint_bytes += bound.source->view.num_bytes();
+    if (bound.e4m3.tensor != nullptr)
+      report.checkpoint_bytes += bound.e4m3.tensor->view.num_bytes();
+  }
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return report;
 }

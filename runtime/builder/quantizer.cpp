@@ -1,4 +1,4 @@
-// RTN for w8 and w4, and plain conversions.
+// RTN for w8, w4 and fp8, and plain conversions.
 #include "runtime/builder/quantizer.h"
 
 #include <algorithm>
@@ -78,6 +78,7 @@ void widen_elements(const std::byte* source, DType dtype, int64_t count, float* 
     case DType::kI8:
     case DType::kU8:
     case DType::kI32:
+    case DType::kF8E4M3:
       break;
   }
   PHALANX_CHECK(false, std::string("weights of dtype ") + dtype_name(dtype));
@@ -131,6 +132,36 @@ uint16_t quantize_group_w4(std::span<const float> weights, uint8_t* codes) {
   return best_bits;
 }
 
+float quantize_block_fp8(const float* weights, int64_t num_rows, int64_t num_cols, int64_t stride,
+                         uint8_t* codes) {
+  float largest = 0;
+  for (int64_t n = 0; n < num_rows; ++n)
+    largest =
+        std::max(largest, max_magnitude({weights + n * stride, static_cast<size_t>(num_cols)}));
+  float scale = largest / kE4m3Max;
+  if (largest < kSmallestMagnitude) scale = 0;
+  if (!std::isfinite(kE4m3Max * scale)) scale = std::nextafter(scale, 0.0F);
+  const float inverse = scale == 0 ? 0.0F : 1.0F / scale;
+  for (int64_t n = 0; n < num_rows; ++n) {
+    for (int64_t k = 0; k < num_cols; ++k) {
+      const uint8_t code = f32_to_e4m3(weights[n * stride + k] * inverse);
+      codes[n * stride + k] = (code & 0x7fU) == 0 ? 0 : code;
+    }
+  }
+  return scale;
+}
+
+void encode_fp8_rows(const engine::Weight& weight, std::span<const float> rows, uint8_t* codes,
+                     float* scales) {
+  const int64_t cols = weight.cols();
+  const auto num_rows = static_cast<int64_t>(rows.size()) / cols;
+  for (int64_t n = 0; n < num_rows; n += weight.scale_rows())
+    for (int64_t k = 0; k < cols; k += weight.scale_cols())
+      *scales++ = quantize_block_fp8(
+          rows.data() + n * cols + k, std::min(weight.scale_rows(), num_rows - n),
+          std::min(weight.scale_cols(), cols - k), cols, codes + n * cols + k);
+}
+
 void encode_row(const engine::Weight& weight, std::span<const float> row, std::byte* codes,
                 uint16_t* scales) {
   switch (weight.format()) {
@@ -160,6 +191,7 @@ void encode_row(const engine::Weight& weight, std::span<const float> row, std::b
       }
       return;
     }
+    case engine::FP8:  // by blocks of rows
     case engine::WeightFormat_INT_MIN_SENTINEL_DO_NOT_USE_:
     case engine::WeightFormat_INT_MAX_SENTINEL_DO_NOT_USE_:
       break;
@@ -191,6 +223,7 @@ void decode_row(const engine::Weight& weight, const std::byte* codes, const uint
                  bf16_to_f32(scales[i / group]);
         break;
       }
+      case engine::FP8:
       case engine::WeightFormat_INT_MIN_SENTINEL_DO_NOT_USE_:
       case engine::WeightFormat_INT_MAX_SENTINEL_DO_NOT_USE_:
         PHALANX_CHECK(false, "weight format " + std::to_string(weight.format()));

@@ -29,9 +29,22 @@ uint16_t quantize_group_w8(std::span<const float> weights, uint8_t* codes);
 /// finite numbers; ties go to the first. Codes are one a byte here. Finite weights of any size.
 uint16_t quantize_group_w4(std::span<const float> weights, uint8_t* codes);
 
-/// A row as stored. `row` has weight.cols() elements; codes and scales have the row's share of the
-/// tensors of engine.proto's Weight (w4 packed two a byte). F32 and BF16 rows (round to nearest
-/// even) have no scales.
+/// fp8: one block of num_rows x num_cols, rows `stride` elements apart in weights and codes. scale
+/// = max|w| / 448 in f32, code = e4m3(w * (1 / scale)), to nearest, so w ~ code * scale; zeros have
+/// no sign. A block below 2^-100 has scale 0 and codes 0; where 448 * scale would overflow the
+/// scale is the next smaller one. Error per element: at most w / 16, or 2^-10 scale where that is
+/// more. Returns the scale.
+float quantize_block_fp8(const float* weights, int64_t num_rows, int64_t num_cols, int64_t stride,
+                         uint8_t* codes);
+
+/// Rows of an FP8 weight that begin a block of rows: codes, and a scale for each block, row of
+/// blocks by row of blocks.
+void encode_fp8_rows(const engine::Weight& weight, std::span<const float> rows, uint8_t* codes,
+                     float* scales);
+
+/// A row as stored, of all formats but FP8. `row` has weight.cols() elements; codes and scales have
+/// the row's share of the tensors of engine.proto's Weight (w4 packed two a byte). F32 and BF16
+/// rows (round to nearest even) have no scales.
 void encode_row(const engine::Weight& weight, std::span<const float> row, std::byte* codes,
                 uint16_t* scales);
 

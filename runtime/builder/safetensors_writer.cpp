@@ -45,6 +45,8 @@ const char* safetensors_dtype(DType dtype) {
       return "U8";
     case DType::kI32:
       return "I32";
+    case DType::kF8E4M3:
+      return "F8_E4M3";
   }
   return "unknown";
 }

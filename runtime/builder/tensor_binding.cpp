@@ -2,9 +2,12 @@
 #include "runtime/builder/tensor_binding.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <span>
 
+#include "runtime/base/ceil_div.h"
+#include "runtime/builder/quantizer.h"
 #include "runtime/model/architecture.h"
 
 namespace phalanx::builder {
@@ -36,6 +39,9 @@ class Binder {
                       const CheckpointTensor& source) const;
   Status check_same_numbers(const BoundTensor& bound, const std::string& name,
                             const CheckpointTensor& other) const;
+  Status bind_scales(const std::string& name, BoundTensor* bound);
+  bool is_left_out(const std::string& name) const;
+  void note_left_out();
   Status check_leftovers() const;
 
   const engine::Architecture& architecture_;
@@ -43,6 +49,7 @@ class Binder {
   const CheckpointReader& checkpoint_;
   TensorBinding binding_;
   std::set<std::string> read_;
+  int64_t num_input_scales_ = 0;  ///< of static activations, which nothing reads
 };
 
 std::string engine_name(const engine::TensorTemplate& tensor, int64_t layer) {
@@ -77,10 +84,104 @@ Status Binder::check_source(const engine::Weight& weight, const std::string& nam
                      model::shape_text(source.view.shape) + ", config.json makes it " +
                      model::shape_text(shape));
   const auto dtype = source.view.dtype;
+  if (dtype == DType::kF8E4M3 && weight.cols() != 0 && config_.fp8.has_value()) return {};
+  if (dtype == DType::kF8E4M3 && weight.cols() != 0)
+    return data_loss(source.file + ": tensor " + name +
+                     " is F8_E4M3, and config.json has no quantization_config that says how it is "
+                     "scaled; must be F32, F16 or BF16");
   if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBf16)
     return data_loss(source.file + ": tensor " + name + " is " + source.view.dtype_name +
-                     ", must be F32, F16 or BF16");
+                     ", must be F32, F16 or BF16" +
+                     (config_.fp8.has_value() && weight.cols() != 0 ? ", or F8_E4M3" : ""));
   return {};
+}
+
+/// Element `index` of a tensor of f32, f16 or bf16.
+float element(const model::TensorView& view, int64_t index) {
+  float value = 0;
+  widen_elements(view.data + index * static_cast<int64_t>(dtype_bytes(*view.dtype)), *view.dtype, 1,
+                 &value);
+  return value;
+}
+
+/// The scales of a matrix of e4m3 codes.
+Status Binder::bind_scales(const std::string& name, BoundTensor* bound) {
+  const Fp8Config& fp8 = *config_.fp8;
+  const engine::Weight& weight = bound->weight;
+  const bool has_blocks = fp8.block_rows > 0;
+  std::vector<std::vector<int64_t>> shapes;
+  if (has_blocks)
+    shapes = {{ceil_div(weight.rows(), fp8.block_rows), ceil_div(weight.cols(), fp8.block_cols)}};
+  else
+    shapes = {{}, {1}, {weight.rows()}, {weight.rows(), 1}};
+  std::string allowed;
+  for (const auto& shape : shapes)
+    allowed += (allowed.empty() ? "" : " or ") + model::shape_text(shape);
+
+  std::string scale_name;
+  for (const std::string& suffix : fp8.scale_suffixes) {
+    scale_name = name + suffix;
+    bound->e4m3.tensor = checkpoint_.find(scale_name);
+    if (bound->e4m3.tensor != nullptr) break;
+  }
+  if (bound->e4m3.tensor == nullptr)
+    return data_loss(bound->source->file + ": tensor " + name +
+                     " is F8_E4M3, but the checkpoint lacks its scales, " + name +
+                     fp8.scale_suffixes.front() + " of shape " + allowed);
+  const CheckpointTensor& scales = *bound->e4m3.tensor;
+  const auto dtype = scales.view.dtype;
+  if (dtype != DType::kF32 && dtype != DType::kF16 && dtype != DType::kBf16)
+    return data_loss(scales.file + ": tensor " + scale_name + " is " + scales.view.dtype_name +
+                     ", scales must be F32, F16 or BF16");
+  if (std::find(shapes.begin(), shapes.end(), scales.view.shape) == shapes.end())
+    return data_loss(scales.file + ": tensor " + scale_name + " is " +
+                     model::shape_text(scales.view.shape) + ", scales of " + name + " " +
+                     model::shape_text(bound->source->view.shape) + " must be " + allowed);
+  for (int64_t i = 0; i < scales.view.num_elements; ++i) {
+    const float scale = element(scales.view, i);
+    if (std::isfinite(scale) && scale >= 0) continue;
+    return data_loss(scales.file + ": tensor " + scale_name + " holds " + std::to_string(scale) +
+                     " at element " + std::to_string(i) +
+                     "; scales must be finite and not negative");
+  }
+  bound->e4m3.rows = weight.rows();
+  bound->e4m3.cols = weight.cols();
+  if (has_blocks) {
+    bound->e4m3.rows = fp8.block_rows;
+    bound->e4m3.cols = fp8.block_cols;
+  } else if (scales.view.num_elements > 1) {
+    bound->e4m3.rows = 1;
+  }
+  read_.insert(scale_name);
+  constexpr std::string_view kWeight = "weight";
+  const std::string module =
+      name.ends_with(kWeight) ? name.substr(0, name.size() - kWeight.size()) : name + ".";
+  for (const char* input_scale : {"input_scale", "activation_scale"}) {
+    if (checkpoint_.find(module + input_scale) == nullptr) continue;
+    read_.insert(module + input_scale);
+    ++num_input_scales_;
+  }
+  return {};
+}
+
+/// Scales of a static fp8 KV cache.
+bool Binder::is_left_out(const std::string& name) const {
+  if (!config_.fp8.has_value() || !config_.fp8->has_kv_scales) return false;
+  for (const char* suffix : {".k_scale", ".v_scale", ".kv_scale", ".q_scale",
+                             ".k_proj.output_scale", ".v_proj.output_scale"}) {
+    if (name.ends_with(suffix)) return true;
+  }
+  return false;
+}
+
+void Binder::note_left_out() {
+  if (num_input_scales_ > 0)
+    binding_.notes.push_back("static activation scales of " + std::to_string(num_input_scales_) +
+                             " matrices were left out: activations are scaled as they come, per "
+                             "token and group");
+  if (config_.fp8.has_value() && config_.fp8->has_kv_scales)
+    binding_.notes.emplace_back(
+        "the checkpoint's KV cache scheme was left out: the KV format is chosen when serving");
 }
 
 /// A tied tensor that the checkpoint holds all the same must be a copy: else config.json or the
@@ -161,14 +262,16 @@ Status Binder::bind(const engine::TensorTemplate& tensor, int64_t layer) {
   PHALANX_RETURN_IF_ERROR(check_source(weight, found_name, *found));
   read_.insert(found_name);
   binding_.weight_of_role.emplace(std::pair(tensor.role(), layer), weight.name());
-  binding_.tensors.push_back({std::move(weight), found_name, found, false});
+  BoundTensor bound{std::move(weight), found_name, found, false, {}};
+  if (found->view.dtype == DType::kF8E4M3) PHALANX_RETURN_IF_ERROR(bind_scales(found_name, &bound));
+  binding_.tensors.push_back(std::move(bound));
   return {};
 }
 
 Status Binder::check_leftovers() const {
   for (const auto& [name, tensor] : checkpoint_.tensors()) {
     if (read_.count(name) != 0) continue;
-    bool ignored = false;
+    bool ignored = is_left_out(name);
     for (const std::string& pattern : architecture_.ignored_tensors())
       ignored = ignored || model::matches_pattern(pattern, name);
     if (!ignored)
@@ -206,6 +309,7 @@ Result<TensorBinding> Binder::run() {
   }
   PHALANX_RETURN_IF_ERROR(bind_globals(first_layered, architecture_.tensors_size()));
   PHALANX_RETURN_IF_ERROR(check_leftovers());
+  note_left_out();
 
   std::set<std::string> tables;
   for (const auto* section :
@@ -221,6 +325,32 @@ Result<TensorBinding> Binder::run() {
 }
 
 }  // namespace
+
+float E4m3Scales::of(int64_t row, int64_t column, int64_t matrix_cols) const {
+  return element(tensor->view, row / rows * ceil_div(matrix_cols, cols) + column / cols);
+}
+
+bool has_e4m3(const std::vector<BoundTensor>& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const BoundTensor& bound) { return bound.e4m3.tensor != nullptr; });
+}
+
+void widen_row(const BoundTensor& bound, int64_t row, std::span<float> out) {
+  const model::TensorView& view = bound.source->view;
+  const auto cols = static_cast<int64_t>(out.size());
+  const auto element_bytes = static_cast<int64_t>(dtype_bytes(*view.dtype));
+  const std::byte* first = view.data + row * cols * element_bytes;
+  if (bound.e4m3.tensor == nullptr) {
+    widen_elements(first, *view.dtype, cols, out.data());
+    return;
+  }
+  for (int64_t begin = 0; begin < cols; begin += bound.e4m3.cols) {
+    const float scale = bound.e4m3.of(row, begin, cols);
+    const int64_t end = std::min(cols, begin + bound.e4m3.cols);
+    for (int64_t k = begin; k < end; ++k)
+      out[static_cast<size_t>(k)] = e4m3_to_f32(std::to_integer<uint8_t>(first[k])) * scale;
+  }
+}
 
 Result<TensorBinding> bind_tensors(const engine::Architecture& architecture,
                                    const CheckpointConfig& config,

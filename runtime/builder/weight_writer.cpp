@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "runtime/base/check.h"
+#include "runtime/builder/quantization_plan.h"
 #include "runtime/builder/quantizer.h"
 #include "runtime/builder/safetensors_writer.h"
 #include "runtime/model/manifest.h"
@@ -63,13 +64,70 @@ Error bad_number(const BoundTensor& bound, int64_t r, int64_t column, std::span<
                    (is_vector ? "" : ", column " + std::to_string(column)) + "; " + reason);
 }
 
+/// Row `r` of the checkpoint, all of it finite.
+Status read_row(const BoundTensor& bound, int64_t r, std::span<float> row) {
+  widen_row(bound, r, row);
+  const int64_t bad = first_non_finite(row);
+  return bad < 0 ? Status() : bad_number(bound, r, bad, row, "weights must be finite");
+}
+
+/// Codes and scales as the checkpoint has them, scales as f32.
+Status copy_e4m3(const Job& job) {
+  const BoundTensor& bound = *job.bound;
+  const int64_t cols = bound.weight.cols();
+  const std::span<const std::byte> codes(bound.source->view.data + job.first_row * cols,
+                                         static_cast<size_t>(job.num_rows * cols));
+  const auto* const nan = std::find_if(codes.data(), codes.data() + codes.size(), [](std::byte c) {
+    return (c & std::byte{0x7f}) == std::byte{0x7f};
+  });
+  if (const int64_t place = nan - codes.data(); place < job.num_rows * cols) {
+    std::vector<float> row(static_cast<size_t>(cols));
+    return read_row(bound, job.first_row + place / cols, row);
+  }
+  const std::vector<model::StoredTensor> stored = model::stored_tensors(bound.weight);
+  PHALANX_RETURN_IF_ERROR(job.file->write(stored[0].name, job.first_row * cols, codes));
+  if (job.first_row > 0) return {};
+  const model::TensorView& source = bound.e4m3.tensor->view;
+  std::vector<float> scales(static_cast<size_t>(source.num_elements));
+  widen_elements(source.data, *source.dtype, source.num_elements, scales.data());
+  return job.file->write(stored[1].name, 0, std::as_bytes(std::span(scales)));
+}
+
+/// Quantizes rows that begin a block of rows.
+Status encode_fp8(const Job& job) {
+  const engine::Weight& weight = job.bound->weight;
+  const int64_t cols = weight.cols();
+  const std::vector<model::StoredTensor> stored = model::stored_tensors(weight);
+  const int64_t scale_cols = stored[1].shape[1];
+  const int64_t end = job.first_row + job.num_rows;
+  for (int64_t first = job.first_row; first < end; first += weight.scale_rows()) {
+    const int64_t num_rows = std::min(weight.scale_rows(), end - first);
+    std::vector<float> rows(static_cast<size_t>(num_rows * cols));
+    for (int64_t n = 0; n < num_rows; ++n)
+      PHALANX_RETURN_IF_ERROR(read_row(
+          *job.bound, first + n,
+          std::span(rows).subspan(static_cast<size_t>(n * cols), static_cast<size_t>(cols))));
+    std::vector<uint8_t> codes(rows.size());
+    std::vector<float> scales(static_cast<size_t>(scale_cols));
+    encode_fp8_rows(weight, rows, codes.data(), scales.data());
+    PHALANX_RETURN_IF_ERROR(
+        job.file->write(stored[0].name, first * cols, std::as_bytes(std::span(codes))));
+    PHALANX_RETURN_IF_ERROR(job.file->write(
+        stored[1].name,
+        first / weight.scale_rows() * scale_cols * static_cast<int64_t>(sizeof(float)),
+        std::as_bytes(std::span(scales))));
+  }
+  return {};
+}
+
 Status run_job(const Job& job) {
   const engine::Weight& weight = job.bound->weight;
   const model::TensorView& source = job.bound->source->view;
+  if (weight.format() == engine::FP8)
+    return job.bound->e4m3.tensor != nullptr ? copy_e4m3(job) : encode_fp8(job);
   // A vector is one row here.
   const bool is_vector = weight.cols() == 0;
   const int64_t cols = is_vector ? weight.rows() : weight.cols();
-  const auto element_bytes = static_cast<int64_t>(dtype_bytes(*source.dtype));
   const std::vector<model::StoredTensor> stored = model::stored_tensors(weight);
   const int64_t code_row_bytes =
       is_vector ? stored[0].num_bytes() : stored[0].num_bytes() / weight.rows();
@@ -80,12 +138,11 @@ Status run_job(const Job& job) {
   std::vector<uint16_t> scales(static_cast<size_t>(job.num_rows * scale_cols));
   for (int64_t i = 0; i < job.num_rows; ++i) {
     const int64_t r = job.first_row + i;
-    widen_elements(source.data + r * cols * element_bytes, *source.dtype, cols, row.data());
-    if (const int64_t bad = first_non_finite(row); bad >= 0)
-      return bad_number(*job.bound, r, bad, row, "weights must be finite");
+    PHALANX_RETURN_IF_ERROR(read_row(*job.bound, r, row));
     std::byte* row_codes = codes.data() + i * code_row_bytes;
     encode_row(weight, row, row_codes, scales.data() + i * scale_cols);
-    if (weight.format() == engine::BF16 && source.dtype == DType::kF32) {
+    if (weight.format() == engine::BF16 &&
+        (source.dtype == DType::kF32 || source.dtype == DType::kF8E4M3)) {
       // Rounding can leave the range of bf16 only for numbers beyond 3.39e38.
       std::vector<float> rounded(row.size());
       decode_row(weight, row_codes, nullptr, rounded);
@@ -107,7 +164,8 @@ std::vector<Job> make_jobs(const std::vector<const BoundTensor*>& tensors,
   for (const BoundTensor* bound : tensors) {
     const int64_t rows = bound->weight.cols() == 0 ? 1 : bound->weight.rows();
     const int64_t row_bytes = std::max<int64_t>(1, bound->source->view.num_bytes() / rows);
-    const int64_t step = std::max<int64_t>(1, kJobBytes / row_bytes);
+    const int64_t least = bound->weight.format() == engine::FP8 ? kFp8BlockRows : 1;
+    const int64_t step = std::max(least, kJobBytes / row_bytes / least * least);
     for (int64_t row = 0; row < rows; row += step)
       jobs.push_back({bound, file, row, std::min(step, rows - row)});
   }

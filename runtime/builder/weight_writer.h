@@ -19,7 +19,8 @@ inline constexpr int64_t kMaxWeightFileBytes = int64_t{4} << 30;
 using Progress = std::function<void(int64_t, int64_t)>;
 
 /// Writes weights-0000i-of-0000n.safetensors into `directory` and returns their entries for the
-/// manifest. Peak memory is a few MiB a thread. The bytes do not depend on num_threads. Errors:
+/// manifest. Peak memory is a few MiB a thread, or of a matrix that becomes fp8 a row of blocks as
+/// f32. The bytes do not depend on num_threads. Errors:
 /// kIoError; kDataLoss naming tensor, row and column of a number that is not finite.
 Result<std::vector<engine::WeightFile>> write_weights(const std::string& directory,
                                                       const std::vector<BoundTensor>& tensors,

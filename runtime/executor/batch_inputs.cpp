@@ -3,14 +3,15 @@
 
 #include <algorithm>
 
+#include "runtime/base/ceil_div.h"
 #include "runtime/base/check.h"
 
 namespace phalanx {
 
 BatchInputs::BatchInputs(const StepLimits& limits, int64_t num_blocks)
     : limits_(limits), num_blocks_(num_blocks), slots_(static_cast<size_t>(limits.max_sequences)) {
-  const auto blocks_per_sequence = static_cast<size_t>(
-      (limits.max_positions + kernels::kBlockTokens - 1) / kernels::kBlockTokens);
+  const auto blocks_per_sequence =
+      static_cast<size_t>(ceil_div(limits.max_positions, kernels::kBlockTokens));
   for (Slot& slot : slots_) slot.block_table.reserve(blocks_per_sequence);
   const auto max_rows = static_cast<size_t>(limits.max_rows);
   const auto max_sequences = static_cast<size_t>(limits.max_sequences);
@@ -20,6 +21,8 @@ BatchInputs::BatchInputs(const StepLimits& limits, int64_t num_blocks)
   sampled_rows_.reserve(max_sequences);
   sampling_.reserve(max_sequences);
   fed_back_.reserve(max_sequences);
+  token_slots_.reserve(max_rows);
+  draws_.reserve(max_sequences);
 }
 
 void BatchInputs::apply(const StepPlan& plan) {
@@ -106,6 +109,17 @@ void BatchInputs::fill_fed_back(std::span<const int32_t> token_ids) {
   for (size_t i = 0; i < token_ids.size(); ++i) {
     token_ids_[static_cast<size_t>(fed_back_[i].row)] = token_ids[i];
   }
+}
+
+kernels::StepRows BatchInputs::rows_with_draws() {
+  token_slots_.assign(token_ids_.size(), kernels::kNoSlot);
+  for (const FedBackRow& row : fed_back_) {
+    token_slots_[static_cast<size_t>(row.row)] = row.slot;
+    token_ids_[static_cast<size_t>(row.row)] = 0;  // until the device knows
+  }
+  draws_.clear();
+  for (const SamplingRow& row : sampling_) draws_.push_back({row.slot, row.position});
+  return {token_ids_, positions_, sequences_, sampled_rows_, token_slots_, draws_};
 }
 
 }  // namespace phalanx

@@ -54,6 +54,8 @@ class BatchInputs {
   std::span<const int32_t> sampled_rows() const { return sampled_rows_; }
   std::span<const SamplingRow> sampling() const { return sampling_; }
   std::span<const FedBackRow> fed_back() const { return fed_back_; }
+  /// The step for a backend that draws: fed-back rows name their slots, sampled rows their draws.
+  kernels::StepRows rows_with_draws();
 
  private:
   struct Slot {
@@ -77,6 +79,8 @@ class BatchInputs {
   std::vector<int32_t> sampled_rows_;
   std::vector<SamplingRow> sampling_;
   std::vector<FedBackRow> fed_back_;
+  std::vector<uint32_t> token_slots_;
+  std::vector<kernels::DrawRow> draws_;
   int64_t newest_needed_step_ = -1;
 };
 

@@ -1,25 +1,31 @@
-// The sum of softmax weights over a row: 16 running sums, then a binary tree over them.
+// Eight running sums, so that the compiler vectorizes the weights and their conversion to units.
 #include "runtime/executor/exp_weights.h"
 
 #include <cstddef>
 
 namespace phalanx {
 
-double exp_weight_sum(std::span<const float> logits, float max, float temperature) {
-  constexpr size_t kLanes = 16;
-  double sums[kLanes] = {};
-  size_t i = 0;
-  for (; i + kLanes <= logits.size(); i += kLanes) {
+using kernels::bits_of;
+using kernels::kUnitRounder;
+
+uint64_t exp_weight_sum(std::span<const float> logits, float max, float temperature) {
+  constexpr size_t kLanes = 8;
+  uint64_t sums[kLanes] = {};
+  const size_t num_whole = logits.size() / kLanes * kLanes;
+  for (size_t i = 0; i < num_whole; i += kLanes) {
     float weights[kLanes];
     for (size_t lane = 0; lane < kLanes; ++lane)
-      weights[lane] = exp_weight((logits[i + lane] - max) / temperature);
-    for (size_t lane = 0; lane < kLanes; ++lane) sums[lane] += static_cast<double>(weights[lane]);
+      weights[lane] = kernels::exp_weight_down_to(
+          kernels::kLowestScaled, kernels::scaled_logit(logits[i + lane], max, temperature));
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      sums[lane] += bits_of(static_cast<double>(weights[lane]) + kUnitRounder);
   }
-  for (size_t lane = 0; i < logits.size(); ++i, ++lane)
-    sums[lane] += static_cast<double>(exp_weight((logits[i] - max) / temperature));
-  for (size_t width = kLanes / 2; width > 0; width /= 2)
-    for (size_t lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
-  return sums[0];
+  // Each summand was kUnitRounder too much; unsigned sums wrap and come back.
+  uint64_t sum = 0U - num_whole * bits_of(kUnitRounder);
+  for (const uint64_t lane_sum : sums) sum += lane_sum;
+  for (size_t i = num_whole; i < logits.size(); ++i)
+    sum += kernels::unit_weight(kernels::scaled_logit(logits[i], max, temperature));
+  return sum;
 }
 
 }  // namespace phalanx

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "runtime/base/check.h"
+#include "runtime/executor/waiting_scope.h"
 #include "runtime/model/graph_shapes.h"
 
 namespace phalanx {
@@ -26,6 +27,8 @@ kernels::MatrixSource whole_matrix(const model::MatrixView& view) {
   source.scale_row_stride = view.scale_row_stride;
   source.zeros = view.zeros;
   source.group_size = view.group_size;
+  source.scale_rows = view.scale_rows;
+  source.scale_cols = view.scale_cols;
   return source;
 }
 
@@ -36,6 +39,7 @@ int64_t code_offset_bytes(kernels::WeightFormat format, int64_t col) {
     case kernels::WeightFormat::kBf16:
       return col * 2;
     case kernels::WeightFormat::kW8:
+    case kernels::WeightFormat::kFp8:
       return col;
     case kernels::WeightFormat::kW4:
       return col / 2;
@@ -52,6 +56,11 @@ kernels::MatrixSource slice_matrix(const model::MatrixView& view, const MatrixSl
   if (source.group_size > 0) {
     PHALANX_CHECK_EQ(slice.col_begin % source.group_size, 0,
                      "a slice begins inside a group of " + slice.weight);
+    if (source.format == kernels::WeightFormat::kFp8) {  // scales by blocks, which may be cut
+      source.first_row = slice.row_begin;
+      source.first_col = slice.col_begin;
+      return source;
+    }
     const int64_t first =
         slice.row_begin * view.scale_row_stride + slice.col_begin / source.group_size;
     source.scales += first * static_cast<int64_t>(dtype_bytes(view.scale_dtype));
@@ -59,43 +68,6 @@ kernels::MatrixSource slice_matrix(const model::MatrixView& view, const MatrixSl
   }
   return source;
 }
-
-kernels::Rows rows_from(kernels::Rows rows, int64_t first_row) {
-  return {rows.data + first_row * rows.stride, rows.stride};
-}
-
-/// The view of rows [first_row, ...) of a view.
-kernels::ActivationView view_from(const kernels::ActivationView& view, int64_t first_row) {
-  kernels::ActivationView rows = view;
-  rows.codes += first_row * view.num_cols * kernels::activation_code_bytes(view.form);
-  if (view.form == kernels::ActivationForm::kS8) {
-    rows.scales += first_row * (view.num_cols / view.group_size);
-    rows.sums += first_row * (view.num_cols / view.group_size);
-  }
-  return rows;
-}
-
-void copy_rows(kernels::ConstRows from, kernels::Rows to, int64_t first_row, int64_t last_row,
-               int64_t num_cols) {
-  for (int64_t r = first_row; r < last_row; ++r) {
-    std::memcpy(to.data + r * to.stride, from.data + r * from.stride,
-                static_cast<size_t>(num_cols) * sizeof(float));
-  }
-}
-
-/// Marks the rank as waiting for a peer while in scope.
-class WaitingScope {
- public:
-  explicit WaitingScope(Progress& progress) : progress_(progress) {
-    progress_.set_state(Progress::State::kWaiting);
-  }
-  ~WaitingScope() { progress_.set_state(Progress::State::kBusy); }
-  WaitingScope(const WaitingScope&) = delete;
-  WaitingScope& operator=(const WaitingScope&) = delete;
-
- private:
-  Progress& progress_;
-};
 
 }  // namespace
 
@@ -109,18 +81,66 @@ GraphExecutor::GraphExecutor(std::shared_ptr<const model::EngineFile> engine,
       groups_(groups),
       operators_(operators),
       progress_(progress),
-      plan_(make_stage_plan(engine_->manifest(), topology, options.limits)),
+      plan_(make_stage_plan(engine_->manifest(), topology, options.limits, operators.backend())),
       kv_cache_({options.kv_format, plan_.last_layer - plan_.first_layer, plan_.num_kv_heads,
                  engine_->manifest().model().head_dim(), options.num_kv_blocks},
                 operators) {
+  const engine::ModelConfig& model = engine_->manifest().model();
+  operators_.reserve(step_bounds(plan_, options_.limits, model.head_dim(), options_.kv_format));
   make_rope_table();
   arena_ = operators_.allocate(plan_.arena_bytes);
   conversion_ = operators_.allocate(std::max<int64_t>(plan_.conversion_bytes, 64));
   gated_rows_ = operators_.allocate(std::max<int64_t>(plan_.gated_bytes, 64));
-  if (plan_.logits_bytes > 0) logits_memory_ = operators_.allocate(plan_.logits_bytes);
+  if (plan_.logits_bytes > 0) logits_memory_ = operators_.allocate_host(plan_.logits_bytes);
+  if (operators_.has_own_memory()) host_rows_ = operators_.allocate_host(host_rows_bytes());
   lend_parts();
   bind_ops();
   share_out_vocabulary();
+  if (options_.draws_on_device && topology_.world_size == 1)
+    token_sampler_ = operators_.make_token_sampler({vocab_size(), options_.limits.max_sequences});
+  record_steps();
+}
+
+/// The rows that go through the host: between stages and ranks, and the logits of this rank.
+int64_t GraphExecutor::host_rows_bytes() const {
+  const engine::ModelConfig& model = engine_->manifest().model();
+  const int64_t exchanged =
+      options_.limits.max_rows * std::max(plan_.part_cols, model.hidden_size());
+  const int64_t logits = topology_.is_last_stage() ? options_.limits.max_sequences *
+                                                         plan_.placements.at(plan_.output).stride
+                                                   : 0;
+  return std::max(exchanged, logits) * 4;
+}
+
+/// Copied to the backend's memory, where it has its own.
+const std::byte* GraphExecutor::keep(std::span<const std::byte> bytes) {
+  if (!operators_.has_own_memory() || bytes.empty()) return bytes.data();
+  kept_.push_back(operators_.allocate(static_cast<int64_t>(bytes.size())));
+  operators_.upload(kept_.back().get(), bytes);
+  return kept_.back().get();
+}
+
+const float* GraphExecutor::keep_vector(std::span<const float> values) {
+  return reinterpret_cast<const float*>(keep(std::as_bytes(values)));
+}
+
+kernels::MatrixSource GraphExecutor::keep_table(const kernels::MatrixSource& table) {
+  kernels::MatrixSource kept = table;
+  const auto bytes_of = [](const std::byte* data, int64_t size) {
+    return std::span<const std::byte>(data, static_cast<size_t>(size));
+  };
+  kept.codes = keep(bytes_of(table.codes, table.num_rows * table.row_stride_bytes));
+  int64_t num_scales = 0;
+  if (table.scales != nullptr) {
+    num_scales = scale_index(table, table.num_rows - 1, table.num_cols / table.group_size - 1) + 1;
+    kept.scales = keep(
+        bytes_of(table.scales, num_scales * static_cast<int64_t>(dtype_bytes(table.scale_dtype))));
+  }
+  if (table.zeros != nullptr) {
+    kept.zeros = reinterpret_cast<const uint8_t*>(
+        keep(bytes_of(reinterpret_cast<const std::byte*>(table.zeros), num_scales)));
+  }
+  return kept;
 }
 
 int64_t GraphExecutor::vocab_size() const { return engine_->manifest().model().vocab_size(); }
@@ -143,6 +163,8 @@ std::unique_ptr<kernels::PackedMatrix> GraphExecutor::pack(const Op& op) {
     }
   }
   if (linear.has_bias) spec.bias = bias.data();
+  if (const auto gated = plan_.gated.find(op.name()); gated != plan_.gated.end())
+    spec.gated = {gated->second.form, gated->second.group_size};
   auto matrix = operators_.pack_matrix(spec);
   engine_->release_pages();
   return matrix;
@@ -168,14 +190,32 @@ void GraphExecutor::bind_ops() {
     if (op.kind() == engine::LINEAR) {
       bound.matrix = pack(op);
     } else if (op.kind() == engine::EMBEDDING) {
-      bound.table = whole_matrix(engine_->matrix(op.weights(0)));
+      bound.table = keep_table(whole_matrix(engine_->matrix(op.weights(0))));
     } else {
-      if (op.weights_size() > 0) bound.weight = engine_->vector(op.weights(0)).data();
+      if (op.weights_size() > 0) bound.weight = keep_vector(engine_->vector(op.weights(0)));
       if (op.biases_size() > 0 && !op.biases(0).empty()) {
-        bound.bias = engine_->vector(op.biases(0)).data();
+        bound.bias = keep_vector(engine_->vector(op.biases(0)));
       }
     }
     ops_.push_back(std::move(bound));
+  }
+  find_last_reads();
+}
+
+void GraphExecutor::find_last_reads() {
+  for (BoundOp& bound : ops_) {
+    if (bound.matrix == nullptr) continue;
+    const std::string& input = bound.op->inputs(0);
+    bound.reads_last = input != plan_.output;
+    for (const BoundOp& reader : ops_) {
+      const auto& inputs = reader.op->inputs();
+      if (std::find(inputs.begin(), inputs.end(), input) == inputs.end()) continue;
+      const bool takes_the_same = reader.matrix != nullptr &&
+                                  kernels::activation_form(reader.matrix->format()) ==
+                                      kernels::activation_form(bound.matrix->format()) &&
+                                  reader.matrix->group_size() == bound.matrix->group_size();
+      if (!takes_the_same) bound.reads_last = false;
+    }
   }
 }
 
@@ -193,7 +233,12 @@ void GraphExecutor::make_rope_table() {
   const auto half = static_cast<int64_t>(frequencies.size());
   const int64_t positions = options_.limits.max_positions;
   rope_memory_ = operators_.allocate(plan_.rope_bytes);
+  std::vector<float> on_host;
   auto* cosines = reinterpret_cast<float*>(rope_memory_.get());
+  if (operators_.has_own_memory()) {
+    on_host.resize(static_cast<size_t>(plan_.rope_bytes / 4));
+    cosines = on_host.data();
+  }
   float* sines = cosines + plan_.rope_bytes / 8;
   for (int64_t p = 0; p < positions; ++p) {
     if (p % 1024 == 0) progress_.set_operation("rope table");
@@ -205,7 +250,10 @@ void GraphExecutor::make_rope_table() {
       sines[p * half + i] = static_cast<float>(std::sin(static_cast<double>(angle)));
     }
   }
-  rope_ = {cosines, sines, rope.rotary_dim(), positions};
+  if (operators_.has_own_memory())
+    operators_.upload(rope_memory_.get(), std::as_bytes(std::span(on_host)));
+  cosines = reinterpret_cast<float*>(rope_memory_.get());
+  rope_ = {cosines, cosines + plan_.rope_bytes / 8, rope.rotary_dim(), positions};
 }
 
 kernels::Rows GraphExecutor::rows_of(const Placement& place) const {
@@ -215,28 +263,128 @@ kernels::Rows GraphExecutor::rows_of(const Placement& place) const {
 }
 
 kernels::Rows GraphExecutor::run(const StepBatch& batch) {
+  check_step(batch);
   const auto num_rows = static_cast<int64_t>(batch.positions.size());
   const auto num_sampled = static_cast<int64_t>(batch.sampled_rows.size());
-  PHALANX_CHECK_LE(num_rows, options_.limits.max_rows, "rows of a step");
-  PHALANX_CHECK_LE(num_sampled, options_.limits.max_sequences, "sampled rows of a step");
-  converted_ = nullptr;
   shares_rows_ = is_worth_sharing(num_rows);
   if (!topology_.is_first_stage()) receive_input(num_rows);
-  operators_.begin();
-  for (const BoundOp& bound : ops_) {
-    if (bound.op->kind() == engine::SELECT_ROWS && num_sampled == 0) {
-      operators_.finish();
-      return {};
-    }
-    progress_.set_operation(model::op_kind_name(bound.op->kind()), bound.op->layer());
-    run_op(bound, batch);
-  }
+  enqueue(batch);
   operators_.finish();
+  if (peer_reducer_ != nullptr) peer_reducer_->require_no_failure();
   if (!topology_.is_last_stage()) {
     send_output(num_rows);
     return {};
   }
+  if (num_sampled == 0) return {};
   return gather_logits(num_sampled);
+}
+
+void GraphExecutor::start(const StepBatch& batch) {
+  check_step(batch);
+  enqueue(batch);
+  token_sampler_->send_draws(static_cast<int64_t>(batch.sampled_rows.size()));
+}
+
+void GraphExecutor::check_step(const StepBatch& batch) const {
+  PHALANX_CHECK_LE(static_cast<int64_t>(batch.positions.size()), options_.limits.max_rows,
+                   "rows of a step");
+  PHALANX_CHECK_LE(static_cast<int64_t>(batch.sampled_rows.size()), options_.limits.max_sequences,
+                   "sampled rows of a step");
+}
+
+void GraphExecutor::enqueue(const StepBatch& batch) {
+  if (!run_recorded(batch)) run_ops(operators_.stage(batch));
+}
+
+/// batch: as staged. Leaves the operators unfinished.
+void GraphExecutor::run_ops(const StepBatch& batch) {
+  converted_ = nullptr;
+  operators_.begin();
+  if (!batch.token_slots.empty()) token_sampler_->feed_back(batch);
+  for (const BoundOp& bound : ops_) {
+    if (bound.op->kind() == engine::SELECT_ROWS && batch.sampled_rows.empty()) {
+      end_of_ops();
+      return;
+    }
+    progress_.set_operation(model::op_kind_name(bound.op->kind()), bound.op->layer());
+    run_op(bound, batch);
+  }
+  if (!batch.draws.empty()) token_sampler_->draw(rows_of(plan_.placements.at(plan_.output)), batch);
+  end_of_ops();
+}
+
+void GraphExecutor::end_of_ops() {
+  if (peer_reducer_ != nullptr) peer_reducer_->end_step();
+}
+
+/// Between ranks that do not meet on the device a step goes through the host and cannot be
+/// recorded.
+void GraphExecutor::record_steps() {
+  if (topology_.tp_size > 1 && peer_reducer_ == nullptr) return;
+  const auto largest =
+      static_cast<size_t>(options_.recorded_sizes.empty() ? 0 : options_.recorded_sizes.back());
+  padded_token_ids_.resize(largest);
+  padded_positions_.resize(largest);
+  padded_sequences_.resize(largest);
+  padded_rows_.resize(largest);
+  for (size_t i = 0; i < largest; ++i) padded_rows_[i] = static_cast<int32_t>(i);
+  if (token_sampler_ != nullptr) {
+    padded_token_slots_.assign(largest, kernels::kNoSlot);
+    padded_draws_.assign(largest, {kernels::kNoSlot, 0});
+  }
+  for (const int64_t size : options_.recorded_sizes) {
+    progress_.set_operation("record a step");
+    const StepBatch batch = operators_.stage(padded(size));
+    auto recorded = operators_.record([&] { run_ops(batch); });
+    if (recorded == nullptr) return;
+    recorded_.push_back(std::move(recorded));
+  }
+}
+
+/// The first `size` rows of the filled-up inputs.
+StepBatch GraphExecutor::padded(int64_t size) const {
+  const auto count = static_cast<size_t>(size);
+  StepBatch batch;
+  batch.token_ids = std::span(padded_token_ids_).first(count);
+  batch.positions = std::span(padded_positions_).first(count);
+  batch.sequences = std::span(padded_sequences_).first(count);
+  if (topology_.is_last_stage()) batch.sampled_rows = std::span(padded_rows_).first(count);
+  if (token_sampler_ != nullptr) {
+    batch.token_slots = std::span(padded_token_slots_).first(count);
+    batch.draws = std::span(padded_draws_).first(count);
+  }
+  return batch;
+}
+
+/// Runs a step of one sampled row a sequence as a recorded one of at least as many sequences: what
+/// is filled up belongs to no sequence and changes no block. False: there is none such.
+bool GraphExecutor::run_recorded(const StepBatch& batch) {
+  const size_t num_rows = batch.positions.size();
+  const bool is_decode = batch.sequences.size() == num_rows &&
+                         (!topology_.is_last_stage() || batch.sampled_rows.size() == num_rows);
+  if (!is_decode || recorded_.empty()) return false;
+  const auto& sizes = options_.recorded_sizes;
+  const auto found = std::lower_bound(sizes.begin(), sizes.end(), static_cast<int64_t>(num_rows));
+  if (found == sizes.end()) return false;
+  const auto size = static_cast<size_t>(*found);
+  std::copy(batch.token_ids.begin(), batch.token_ids.end(), padded_token_ids_.begin());
+  std::copy(batch.positions.begin(), batch.positions.end(), padded_positions_.begin());
+  std::copy(batch.sequences.begin(), batch.sequences.end(), padded_sequences_.begin());
+  std::copy(batch.token_slots.begin(), batch.token_slots.end(), padded_token_slots_.begin());
+  std::copy(batch.draws.begin(), batch.draws.end(), padded_draws_.begin());
+  for (size_t i = num_rows; i < size; ++i) {
+    if (token_sampler_ != nullptr) {
+      padded_token_slots_[i] = kernels::kNoSlot;
+      padded_draws_[i] = {kernels::kNoSlot, 0};
+    }
+    padded_token_ids_[i] = 0;
+    padded_positions_[i] = 0;
+    padded_sequences_[i] = {static_cast<int64_t>(i), 0, 0, nullptr};
+  }
+  progress_.set_operation("recorded step");
+  operators_.stage(padded(*found));
+  operators_.replay(*recorded_[static_cast<size_t>(found - sizes.begin())]);
+  return true;
 }
 
 void GraphExecutor::run_op(const BoundOp& bound, const StepBatch& batch) {
@@ -284,14 +432,12 @@ void GraphExecutor::run_op(const BoundOp& bound, const StepBatch& batch) {
       operators_.add_rms_norm(y, bound.inputs[1], bound.bias, bound.weight, eps, num_rows, out.cols,
                               bound.outputs[1]);
       break;
-    case engine::ALL_REDUCE: {
+    case engine::ALL_REDUCE:
       PHALANX_CHECK_EQ(out.stride, out.cols, "all_reduce needs contiguous rows");
       operators_.finish();
-      const WaitingScope waiting(progress_);
-      groups_.tensor->all_reduce_sum({y.data, static_cast<size_t>(num_rows * out.cols)});
+      all_reduce({y.data, static_cast<size_t>(num_rows * out.cols)});
       operators_.begin();
       break;
-    }
     case engine::SELECT_ROWS:
       operators_.gather_rows(bound.inputs[0], batch.sampled_rows, out.cols, y);
       break;
@@ -309,7 +455,11 @@ void GraphExecutor::run_linear(const BoundOp& bound, int64_t num_rows) {
   if (!converted) {
     converted_view_ = kernels::make_activation_view(form, num_rows, matrix.num_cols(),
                                                     matrix.group_size(), conversion_.get());
-    operators_.convert_rows(bound.inputs[0], num_rows, converted_view_);
+    if (bound.reads_last) {
+      operators_.convert_last_read(bound.inputs[0], num_rows, converted_view_);
+    } else {
+      operators_.convert_rows(bound.inputs[0], num_rows, converted_view_);
+    }
     converted_ = bound.input;
   }
   if (bound.gated != nullptr) {
@@ -321,142 +471,10 @@ void GraphExecutor::run_linear(const BoundOp& bound, int64_t num_rows) {
     converted_ = bound.output;
     return;
   }
-  const kernels::Rows y = bound.output->is_part ? part_of(topology_.tp_rank()) : bound.outputs[0];
+  kernels::Rows y = bound.outputs[0];
+  if (bound.output->is_part)
+    y = peer_reducer_ != nullptr ? peer_reducer_->part(num_rows) : part_of(topology_.tp_rank());
   operators_.linear(matrix, converted_view_, num_rows, y);
-}
-
-void GraphExecutor::lend_parts() {
-  if (plan_.reduces.empty()) return;
-  progress_.set_operation("share memory");
-  const auto tp_size = static_cast<size_t>(topology_.tp_size);
-  parts_.reserve(tp_size);
-  part_regions_ = groups_.tensor->share_memory(static_cast<size_t>(plan_.part_bytes()));
-  if (part_regions_.empty()) {
-    private_part_ = operators_.allocate(std::max(plan_.long_part_bytes, plan_.short_part_bytes));
-    return;
-  }
-  if (plan_.shared_conversion_bytes == 0) return;
-  // The regions of a group follow one another: together they hold all rows.
-  const auto bytes = static_cast<size_t>(plan_.shared_conversion_bytes);
-  shared_conversion_ = groups_.tensor->share_memory((bytes + tp_size - 1) / tp_size).front();
-}
-
-bool GraphExecutor::is_worth_sharing(int64_t num_rows) const {
-  if (!plan_.can_share_rows || part_regions_.empty() || num_rows < topology_.tp_size) return false;
-  const int64_t unshared_bytes = options_.unshared_bytes.value_or(
-      static_cast<int64_t>(groups_.tensor->bytes_worth_a_meeting()));
-  return num_rows * plan_.part_cols * 4 > std::min(unshared_bytes, kMaxUnsharedBytes);
-}
-
-kernels::Rows GraphExecutor::part_of(int tp_rank) const {
-  std::byte* part = private_part_.get();
-  if (!part_regions_.empty()) {
-    part = part_regions_[static_cast<size_t>(tp_rank)];
-    if (!shares_rows_) part += plan_.long_part_bytes + part_turn_ * plan_.short_part_bytes;
-  }
-  return {reinterpret_cast<float*>(part), plan_.part_cols};
-}
-
-/// Rows [first, last) of a rank in a step whose ranks share rows: the same in every reduce.
-std::pair<int64_t, int64_t> GraphExecutor::row_share(int tp_rank, int64_t num_rows) const {
-  const int64_t granule = plan_.row_granule;
-  const int64_t granules = (num_rows + granule - 1) / granule;
-  const auto edge = [&](int64_t rank) {
-    return std::min(num_rows, granules * rank / topology_.tp_size * granule);
-  };
-  return {edge(tp_rank), edge(tp_rank + 1)};
-}
-
-void GraphExecutor::meet(const BoundOp& bound) {
-  progress_.set_operation("all_reduce", bound.op->layer());
-  {
-    const WaitingScope waiting(progress_);
-    groups_.tensor->meet();
-  }
-  progress_.set_operation(model::op_kind_name(bound.op->kind()), bound.op->layer());
-}
-
-// Where peers can read each other's parts, a rank meets them and reads; else the parts are summed
-// in place, by messages, and what is read is the one sum.
-void GraphExecutor::run_reduce(const BoundOp& bound, int64_t num_rows) {
-  operators_.finish();
-  parts_.clear();
-  if (part_regions_.empty()) {
-    const kernels::Rows part = part_of(topology_.tp_rank());
-    progress_.set_operation("all_reduce", bound.op->layer());
-    {
-      const WaitingScope waiting(progress_);
-      groups_.tensor->all_reduce_sum({part.data, static_cast<size_t>(num_rows * part.stride)});
-    }
-    parts_.push_back(part.data);
-  } else {
-    meet(bound);
-    for (int rank = 0; rank < topology_.tp_size; ++rank) parts_.push_back(part_of(rank).data);
-    if (shares_rows_) {
-      reduce_own_rows(bound, num_rows);
-      return;
-    }
-  }
-  operators_.begin();
-  add_parts(bound, 0, num_rows, bound.outputs.back());
-  part_turn_ = 1 - part_turn_;
-}
-
-/// The op for some rows; y: of an ADD_RMS_NORM, where row 0's norm goes.
-void GraphExecutor::add_parts(const BoundOp& bound, int64_t first_row, int64_t num_rows,
-                              kernels::Rows y) {
-  const int64_t num_cols = bound.output->cols;
-  const kernels::PartRows delta{parts_, plan_.part_cols};
-  const kernels::Rows residual = rows_from(bound.outputs[0], first_row);
-  for (const float*& part : parts_) part += first_row * plan_.part_cols;
-  if (bound.op->kind() == engine::ADD) {
-    operators_.add_rows_of_parts(residual, delta, bound.bias, num_rows, num_cols);
-  } else {
-    operators_.add_rms_norm_of_parts(residual, delta, bound.bias, bound.weight,
-                                     static_cast<float>(bound.op->eps()), num_rows, num_cols,
-                                     rows_from(y, first_row));
-  }
-}
-
-// A rank changes only its own rows of the residual, here as in all reduces of the step, and hands
-// around what others need of them. Nobody reads a row of a part but its owner, who may thus put
-// there what takes the row's place.
-void GraphExecutor::reduce_own_rows(const BoundOp& bound, int64_t num_rows) {
-  using Readers = FusedReduce::Readers;
-  const FusedReduce& reduce = *bound.reduce;
-  const int64_t num_cols = bound.output->cols;
-  const auto [first, last] = row_share(topology_.tp_rank(), num_rows);
-  const kernels::Rows own_part = part_of(topology_.tp_rank());
-  const bool hands_norm = reduce.norm == Readers::kSomeOther;
-  const bool hands_residual = reduce.residual == Readers::kSomeOther;
-  kernels::ActivationView view;
-  if (reduce.norm == Readers::kLinears)
-    view = kernels::make_activation_view(reduce.form, num_rows, num_cols, reduce.group_size,
-                                         shared_conversion_);
-  operators_.begin();
-  if (first < last) {
-    const kernels::Rows y = hands_norm ? own_part : bound.outputs.back();
-    add_parts(bound, first, last - first, y);
-    if (reduce.norm == Readers::kLinears)
-      operators_.convert_rows(rows_from(y, first), last - first, view_from(view, first));
-  }
-  operators_.finish();
-  if (hands_residual) copy_rows(bound.outputs[0], own_part, first, last, num_cols);
-  meet(bound);
-  if (reduce.norm == Readers::kLinears) {
-    converted_view_ = view;
-    converted_ = &plan_.placements.at(bound.op->outputs(1));
-  }
-  if (hands_norm || hands_residual) {
-    const kernels::Rows target = hands_norm ? bound.outputs.back() : bound.outputs[0];
-    for (int rank = 0; rank < topology_.tp_size; ++rank) {
-      const auto [begin, end] = row_share(rank, num_rows);
-      if (hands_norm || rank != topology_.tp_rank())
-        copy_rows(part_of(rank), target, begin, end, num_cols);
-    }
-    meet(bound);  // the parts may be written again
-  }
-  operators_.begin();
 }
 
 void GraphExecutor::run_attention(const BoundOp& bound, const StepBatch& batch) {
@@ -474,31 +492,42 @@ void GraphExecutor::run_attention(const BoundOp& bound, const StepBatch& batch) 
 void GraphExecutor::receive_input(int64_t num_rows) {
   const Placement& place = plan_.placements.at(plan_.input);
   progress_.set_operation("receive from the stage before");
-  const WaitingScope waiting(progress_);
-  groups_.pipeline->recv(std::as_writable_bytes(std::span<float>(
-                             rows_of(place).data, static_cast<size_t>(num_rows * place.stride))),
-                         topology_.pp_rank() - 1);
+  const auto size = static_cast<size_t>(num_rows * place.stride) * sizeof(float);
+  auto* rows = reinterpret_cast<std::byte*>(rows_of(place).data);
+  const bool staged = operators_.has_own_memory();
+  const std::span<std::byte> on_host(staged ? host_rows_.get() : rows, size);
+  {
+    const WaitingScope waiting(progress_);
+    groups_.pipeline->recv(on_host, topology_.pp_rank() - 1);
+  }
+  if (staged) operators_.upload(rows, on_host);
 }
 
 void GraphExecutor::send_output(int64_t num_rows) {
   const Placement& place = plan_.placements.at(plan_.output);
   PHALANX_CHECK_EQ(place.stride, place.cols, "a stage sends contiguous rows");
   progress_.set_operation("send to the next stage");
+  const std::span<const std::byte> rows = rows_on_host(rows_of(place), num_rows);
   const WaitingScope waiting(progress_);
-  groups_.pipeline->send(std::as_bytes(std::span<const float>(
-                             rows_of(place).data, static_cast<size_t>(num_rows * place.stride))),
-                         topology_.pp_rank() + 1);
+  groups_.pipeline->send(rows, topology_.pp_rank() + 1);
+}
+
+/// Contiguous rows, copied to the host where the backend has memory of its own.
+std::span<std::byte> GraphExecutor::rows_on_host(kernels::Rows rows, int64_t num_rows) {
+  const auto size = static_cast<size_t>(num_rows * rows.stride) * sizeof(float);
+  auto* data = reinterpret_cast<std::byte*>(rows.data);
+  if (!operators_.has_own_memory()) return {data, size};
+  operators_.download({host_rows_.get(), size}, data);
+  return {host_rows_.get(), size};
 }
 
 kernels::Rows GraphExecutor::gather_logits(int64_t num_rows) {
   const Placement& place = plan_.placements.at(plan_.output);
-  const kernels::Rows local = rows_of(place);
-  if (topology_.tp_size == 1) return local;
+  const std::span<std::byte> part = rows_on_host(rows_of(place), num_rows);
+  if (topology_.tp_size == 1) return {reinterpret_cast<float*>(part.data()), place.stride};
   for (size_t rank = 0; rank < logits_cols_.size(); ++rank) {
     logits_bytes_[rank] = static_cast<size_t>(num_rows * logits_cols_[rank] * 4);
   }
-  const std::span<const std::byte> part =
-      std::as_bytes(std::span<const float>(local.data, static_cast<size_t>(num_rows * place.cols)));
   progress_.set_operation("gather logits");
   if (!topology_.is_sampler()) {
     const WaitingScope waiting(progress_);

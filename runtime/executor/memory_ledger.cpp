@@ -4,17 +4,17 @@
 #include <cstdio>
 
 #include "runtime/executor/kv_cache.h"
-#include "runtime/model/manifest.h"
 
 namespace phalanx {
 
 std::vector<RankLedger> make_memory_ledger(const engine::EngineManifest& manifest, int tp_size,
                                            int pp_size, const StepLimits& limits,
-                                           kernels::KvFormat kv_format, int64_t num_kv_blocks) {
+                                           kernels::KvFormat kv_format, int64_t num_kv_blocks,
+                                           kernels::Backend backend) {
   std::vector<RankLedger> ledger;
   for (int rank = 0; rank < tp_size * pp_size; ++rank) {
     const parallel::RankTopology topology{tp_size * pp_size, rank, tp_size, pp_size};
-    const StagePlan plan = make_stage_plan(manifest, topology, limits);
+    const StagePlan plan = make_stage_plan(manifest, topology, limits, backend);
     const KvCacheShape kv{kv_format, plan.last_layer - plan.first_layer, plan.num_kv_heads,
                           manifest.model().head_dim(), num_kv_blocks};
     RankLedger entry;
@@ -29,12 +29,7 @@ std::vector<RankLedger> make_memory_ledger(const engine::EngineManifest& manifes
     entry.kv_bytes_per_block = kv.bytes_per_block();
     entry.kv_bytes = kv.bytes();
     entry.activation_bytes = plan.activation_bytes();
-    for (const engine::Op& op : plan.ops) {
-      if (op.kind() != engine::EMBEDDING) continue;
-      for (const engine::Weight& weight : manifest.weights()) {
-        if (weight.name() == op.weights(0)) entry.mapped_bytes += model::stored_bytes(weight);
-      }
-    }
+    if (backend == kernels::Backend::kCpu) entry.mapped_bytes = plan.table_bytes;
     ledger.push_back(entry);
   }
   return ledger;

@@ -21,10 +21,12 @@ struct RankLedger {
   int64_t num_query_heads = 0;
   int64_t num_kv_heads = 0;
   int64_t weight_bytes = 0;  ///< packed; owned by the rank
-  int64_t mapped_bytes = 0;  ///< embedding table, mapped from the engine and shared by a host
+  int64_t mapped_bytes = 0;  ///< on CPUs: embedding table, mapped from the engine and shared by a
+                             ///< host
   int64_t kv_bytes_per_block = 0;
   int64_t kv_bytes = 0;
-  int64_t activation_bytes = 0;  ///< arena, conversion, rope tables, gathered logits
+  int64_t activation_bytes = 0;  ///< arena, conversion, rope tables, gathered logits; on devices
+                                 ///< what the backend takes for itself, too
 
   int64_t total_bytes() const { return weight_bytes + kv_bytes + activation_bytes; }
 };
@@ -32,7 +34,8 @@ struct RankLedger {
 /// Every rank's ledger at tp_size x pp_size. Requires model::check_topology to pass.
 std::vector<RankLedger> make_memory_ledger(const engine::EngineManifest& manifest, int tp_size,
                                            int pp_size, const StepLimits& limits,
-                                           kernels::KvFormat kv_format, int64_t num_kv_blocks);
+                                           kernels::KvFormat kv_format, int64_t num_kv_blocks,
+                                           kernels::Backend backend = kernels::Backend::kCpu);
 
 /// A table with a row for each rank and a sum.
 std::string format_memory_ledger(const std::vector<RankLedger>& ledger);

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <thread>
 
 #include "runtime/base/check.h"
 #include "runtime/scheduler/step_plan.h"
@@ -82,22 +83,55 @@ uint64_t digest(std::span<const float> logits) {
   return hash ^ (hash >> 32);
 }
 
+kernels::DrawParams draw_params(const SamplingParams& sampling) {
+  kernels::DrawParams params;
+  params.temperature = sampling.temperature;
+  params.top_k = sampling.top_k;
+  params.top_p = sampling.top_p;
+  params.min_p = sampling.min_p;
+  params.seed = sampling.seed;
+  params.repetition_penalty = sampling.repetition_penalty;
+  params.presence_penalty = sampling.presence_penalty;
+  params.frequency_penalty = sampling.frequency_penalty;
+  params.num_top_logprobs = sampling.num_top_logprobs;
+  return params;
+}
+
+/// Errors as Sampler::sample.
+SampledToken sampled_token(const kernels::DrawnToken& draw, const SamplingRow& row) {
+  kernels::require_drawn(draw, row.slot, row.position);
+  SampledToken token;
+  token.slot = row.slot;
+  token.token_id = draw.token_id;
+  token.logprob = draw.logprob;
+  for (int32_t i = 0; i < draw.num_top; ++i)
+    token.top_logprobs.push_back({draw.top_tokens[i], draw.top_logprobs[i]});
+  return token;
+}
+
 }  // namespace
 
 RankWorker::RankWorker(const RankWorkerParts& parts, const StepLimits& limits,
                        int64_t num_kv_blocks)
-    : parts_(parts), inputs_(limits, num_kv_blocks) {}
+    : parts_(parts),
+      inputs_(limits, num_kv_blocks),
+      token_sampler_(parts.executor != nullptr ? parts.executor->token_sampler() : nullptr) {}
 
 /// Says so once: a rank that looks again and again in vain makes no progress by it.
 void RankWorker::announce_wait() {
+  static constexpr char kForDevice[] = "compute a step";
   static constexpr char kForPlan[] = "wait for a plan";
   static constexpr char kForResults[] = "wait for results";
   static constexpr char kForRoom[] = "send sampled tokens";
-  const char* operation = awaits_results() ? kForResults : has_unsent_ ? kForRoom : kForPlan;
+  const char* operation = !started_.empty()  ? kForDevice
+                          : awaits_results() ? kForResults
+                          : has_unsent_      ? kForRoom
+                                             : kForPlan;
   if (parts_.progress->operation() == operation) return;
   parts_.progress->set_operation(operation);
-  parts_.progress->set_state(operation == kForPlan ? Progress::State::kIdle
-                                                   : Progress::State::kWaiting);
+  parts_.progress->set_state(operation == kForPlan     ? Progress::State::kIdle
+                             : operation == kForDevice ? Progress::State::kBusy
+                                                       : Progress::State::kWaiting);
 }
 
 void RankWorker::run() {
@@ -106,7 +140,17 @@ void RankWorker::run() {
     announce_wait();
     // With results under way, look for both: a plan to start, a result to deliver or to send on.
     const bool looks = awaits_results() || has_unsent_;
-    const auto message = parts_.plans->next(looks ? milliseconds(1) : milliseconds(500));
+    const auto message = parts_.plans->next(!started_.empty() ? milliseconds(0)
+                                            : looks           ? milliseconds(1)
+                                                              : milliseconds(500));
+    if (!message && !started_.empty()) {
+      if (token_sampler_->has_draws()) {
+        finish_on_device();
+      } else {
+        std::this_thread::yield();
+      }
+      continue;
+    }
     if (!message) {
       while (awaits_results() && parts_.groups.pipeline->can_recv(parts_.topology.pp_size - 1)) {
         receive_result();
@@ -123,6 +167,7 @@ void RankWorker::run() {
     execute(*plan);
     if (plan->stop) break;
   }
+  while (!started_.empty()) finish_on_device();
   while (awaits_results()) receive_result();
   if (parts_.groups.pipeline != nullptr) {
     parts_.progress->set_operation("send the last tokens");
@@ -135,6 +180,10 @@ void RankWorker::execute(const StepPlan& plan) {
   parts_.progress->set_step(static_cast<int64_t>(plan.step));
   parts_.progress->set_operation("read the plan");
   inputs_.apply(plan);
+  if (token_sampler_ != nullptr) {
+    start_on_device(plan);
+    return;
+  }
   if (parts_.sampler != nullptr) {
     for (const uint32_t slot : plan.released_slots) parts_.sampler->release(slot);
     for (const SequencePlan& sequence : plan.sequences) {
@@ -156,6 +205,37 @@ void RankWorker::execute(const StepPlan& plan) {
   } else if (parts_.topology.is_leader()) {
     awaited_steps_.push_back(plan.step);
   }
+}
+
+void RankWorker::start_on_device(const StepPlan& plan) {
+  for (const uint32_t slot : plan.released_slots) token_sampler_->release(slot);
+  for (const SequencePlan& sequence : plan.sequences) {
+    if (!sequence.starts) continue;
+    token_sampler_->start(sequence.slot, draw_params(sequence.start.sampling),
+                          sequence.start.history, sequence.start.num_prompt_tokens);
+  }
+  if (plan.sequences.empty()) {
+    while (!started_.empty()) finish_on_device();
+    hand_on({plan.step, {}});
+    return;
+  }
+  const std::span<const SamplingRow> rows = inputs_.sampling();
+  parts_.executor->start(inputs_.rows_with_draws());
+  started_.push_back({plan.step, {rows.begin(), rows.end()}});
+  while (started_.size() >= kernels::kMostStepsInFlight) finish_on_device();
+}
+
+/// Takes the tokens of the oldest started step.
+void RankWorker::finish_on_device() {
+  const StartedStep started = std::move(started_.front());
+  started_.pop_front();
+  const std::span<const kernels::DrawnToken> draws = token_sampler_->take_draws();
+  PHALANX_CHECK_EQ(draws.size(), started.sampling.size(), "tokens that the device drew");
+  StepResult result;
+  result.step = started.step;
+  for (size_t i = 0; i < draws.size(); ++i)
+    result.tokens.push_back(sampled_token(draws[i], started.sampling[i]));
+  hand_on(std::move(result));
 }
 
 void RankWorker::feed_back_tokens() {

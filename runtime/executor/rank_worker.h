@@ -47,6 +47,8 @@ class RankWorker {
  private:
   void announce_wait();
   void execute(const StepPlan& plan);
+  void start_on_device(const StepPlan& plan);
+  void finish_on_device();
   void feed_back_tokens();
   StepResult sample(uint64_t step, kernels::Rows logits);
   SampledToken sample_row(const SamplingRow& row, std::span<float> logits) const;
@@ -63,6 +65,14 @@ class RankWorker {
   int64_t newest_received_step_ = -1;
   bool has_unsent_ = false;  ///< sampler rank with pp_size > 1: posted results that have not gone
   std::vector<int32_t> fed_back_;
+  kernels::TokenSampler* token_sampler_ = nullptr;  // the executor's: the device draws; or null
+  /// Where the device draws: steps whose tokens have not been taken, oldest first. One runs while
+  /// the next is enqueued, so that the device is never without work.
+  struct StartedStep {
+    uint64_t step = 0;
+    std::vector<SamplingRow> sampling;
+  };
+  std::deque<StartedStep> started_;
 };
 
 }  // namespace phalanx

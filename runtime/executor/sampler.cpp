@@ -1,5 +1,6 @@
 // Penalties, filters and the draw itself, for one row at a time. The order of operations is the
-// contract in sampler.h; nothing here depends on other rows or on the machine.
+// contract in sampler.h; nothing here depends on other rows or on the machine. The arithmetic is
+// that of kernels/sampling_math.h, which the GPU's sampler shares.
 #include "runtime/executor/sampler.h"
 
 #include <algorithm>
@@ -8,9 +9,10 @@
 #include <string>
 #include <unordered_map>
 
+#include "kernels/philox.h"
+#include "kernels/sampling_math.h"
 #include "runtime/base/check.h"
 #include "runtime/executor/exp_weights.h"
-#include "runtime/executor/philox.h"
 #include "runtime/executor/token_ranking.h"
 
 namespace phalanx {
@@ -48,7 +50,7 @@ struct Slot {
 // Buffers of the row at hand. Rows may be spread over threads, and each needs its own.
 struct Scratch {
   TokenRanking ranking;
-  std::vector<double> cumulative;
+  std::vector<uint64_t> cumulative;
 };
 
 Scratch& scratch() {
@@ -60,8 +62,7 @@ Scratch& scratch() {
 void rank_row(std::span<float> logits, TokenRanking* ranking) {
   ranking->reset(logits);
   if (ranking->max() < kInfinity) return;
-  for (float& logit : logits)
-    if (logit == kInfinity) logit = std::numeric_limits<float>::max();
+  for (float& logit : logits) logit = kernels::finite_above(logit);
   ranking->reset(logits);
 }
 
@@ -69,21 +70,18 @@ bool has_finite(std::span<const float> logits) {
   return std::any_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); });
 }
 
-// Repetition as in Keskar et al. 2019 (CTRL) with the sign rule of transformers; presence and
-// frequency as OpenAI's API reference defines them.
 void apply_penalties(Slot* slot, std::span<float> logits) {
   const SamplingParams& params = slot->params;
   for (SeenToken& seen : slot->seen) {
     float& logit = logits[static_cast<size_t>(seen.token_id)];
     seen.raw_logit = logit;
-    logit = logit > 0.0F ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    if (seen.num_generated == 0) continue;
-    logit -= params.presence_penalty;
-    logit -= params.frequency_penalty * static_cast<float>(seen.num_generated);
+    logit = kernels::penalized_logit(logit, seen.num_generated, params.repetition_penalty,
+                                     params.presence_penalty, params.frequency_penalty);
   }
 }
 
-// Draws from the row as it is (after penalties); the ranking belongs to it.
+// Draws from the row as it is (after penalties); the ranking belongs to it. Sums are integers, in
+// units of kernels::kWeightUnit, so none of them depends on how it was added up.
 class TokenDraw {
  public:
   TokenDraw(const SamplingParams& params, std::span<const float> logits, Scratch* buffers)
@@ -95,7 +93,8 @@ class TokenDraw {
                    ? static_cast<size_t>(params.top_k)
                    : 0) {}
 
-  int32_t draw(double uniform) {
+  /// uniform: 24 bits.
+  int32_t draw(uint32_t uniform) {
     const bool filters = top_k_ > 0 || params_.top_p < 1.0F || params_.min_p > 0.0F;
     return filters ? draw_filtered(uniform) : draw_unfiltered(uniform);
   }
@@ -105,70 +104,73 @@ class TokenDraw {
   static constexpr size_t kFirstPortion = 32;
   static constexpr size_t kGrowth = 4;
 
-  double weight(size_t rank) const {
-    const float logit = logits_[static_cast<size_t>(ranking_.token(rank))];
-    return static_cast<double>(exp_weight((logit - ranking_.max()) / params_.temperature));
+  float scaled(size_t rank) const {
+    return kernels::scaled_logit(logits_[static_cast<size_t>(ranking_.token(rank))], ranking_.max(),
+                                 params_.temperature);
   }
 
-  double row_sum() const { return exp_weight_sum(logits_, ranking_.max(), params_.temperature); }
+  uint64_t row_sum() const { return exp_weight_sum(logits_, ranking_.max(), params_.temperature); }
 
-  // Walks the ranking without looking further than needed: visit(rank, weight) until it returns
-  // false or no token with a weight is left.
+  // Walks the ranking without looking further than needed: visit(rank, scaled, weight) until it
+  // returns false or no token with a weight is left.
   template <typename Visit>
   void walk(Visit visit) {
     size_t rank = 0;
     for (size_t portion = kFirstPortion;; portion *= kGrowth) {
       const size_t known = ranking_.extend(portion);
       for (; rank < known; ++rank) {
-        const double w = weight(rank);
-        if (w == 0.0 || !visit(rank, w)) return;
+        const float x = scaled(rank);
+        const uint64_t weight = kernels::unit_weight(x);
+        if (weight == 0 || !visit(rank, x, weight)) return;
       }
       if (ranking_.complete()) return;
     }
   }
 
-  int32_t draw_unfiltered(double uniform) {
-    const double target = uniform * row_sum();
-    double cumulative = 0.0;
-    size_t chosen = 0;  // ends as the last token with a weight, should rounding leave a rest
-    walk([&](size_t rank, double w) {
+  int32_t draw_unfiltered(uint32_t uniform) {
+    const uint64_t target = kernels::draw_units(row_sum(), uniform);
+    uint64_t cumulative = 0;
+    size_t chosen = 0;
+    walk([&](size_t rank, float /*x*/, uint64_t weight) {
       chosen = rank;
-      cumulative += w;
+      cumulative += weight;
       return cumulative <= target;
     });
     return ranking_.token(chosen);
   }
 
   // The mass among which top_p takes its share.
-  double top_k_sum() {
+  uint64_t top_k_sum() {
     if (top_k_ == 0) return row_sum();
     const size_t kept = std::min(top_k_, ranking_.extend(top_k_));
-    double sum = 0.0;
-    for (size_t rank = 0; rank < kept; ++rank) sum += weight(rank);
+    uint64_t sum = 0;
+    for (size_t rank = 0; rank < kept; ++rank) sum += kernels::unit_weight(scaled(rank));
     return sum;
   }
 
-  int32_t draw_filtered(double uniform) {
-    const double nucleus =
-        params_.top_p < 1.0F ? static_cast<double>(params_.top_p) * top_k_sum() : 0.0;
+  int32_t draw_filtered(uint32_t uniform) {
+    const float floor = kernels::min_p_floor(params_.min_p);
+    const bool has_nucleus = params_.top_p < 1.0F;
+    const uint64_t nucleus =
+        has_nucleus ? kernels::nucleus_units(params_.top_p, top_k_sum()) : uint64_t{0};
     cumulative_.clear();
-    double sum = 0.0;
-    walk([&](size_t rank, double w) {
-      // The best token's weight is 1, so a weight is the ratio that min_p bounds.
-      if (rank > 0 && w < static_cast<double>(params_.min_p)) return false;
-      sum += w;
+    uint64_t sum = 0;
+    walk([&](size_t rank, float x, uint64_t weight) {
+      if (rank > 0 && x < floor) return false;
+      sum += weight;
       cumulative_.push_back(sum);
       if (top_k_ > 0 && rank + 1 == top_k_) return false;
-      return params_.top_p >= 1.0F || sum < nucleus;
+      return !has_nucleus || sum < nucleus;
     });
-    const auto chosen = std::upper_bound(cumulative_.begin(), cumulative_.end() - 1, uniform * sum);
+    const auto chosen = std::upper_bound(cumulative_.begin(), cumulative_.end() - 1,
+                                         kernels::draw_units(sum, uniform));
     return ranking_.token(static_cast<size_t>(chosen - cumulative_.begin()));
   }
 
   const SamplingParams& params_;
   std::span<const float> logits_;
   TokenRanking& ranking_;
-  std::vector<double>& cumulative_;
+  std::vector<uint64_t>& cumulative_;
   size_t top_k_;  // 0: off
 };
 
@@ -186,6 +188,7 @@ struct Sampler::State {
 
 Sampler::Sampler(int64_t vocab_size, int64_t max_slots) : state_(std::make_unique<State>()) {
   PHALANX_CHECK_GT(vocab_size, 0, "vocab_size");
+  PHALANX_CHECK_LE(vocab_size, kernels::kMaxSampledVocab, "vocab_size");
   PHALANX_CHECK_GT(max_slots, 0, "max_slots");
   state_->vocab_size = vocab_size;
   state_->slots.resize(static_cast<size_t>(max_slots));
@@ -224,13 +227,11 @@ Draw Sampler::sample(uint32_t slot_index, std::span<float> logits, int64_t posit
 
   Draw draw;
   const bool wants_logprobs = params.num_top_logprobs >= 0;
-  const double raw_max = static_cast<double>(ranking.max());
+  const float raw_max = ranking.max();
   double raw_log_sum = 0.0;
-  const auto logprob = [&](float raw) {
-    return static_cast<float>((static_cast<double>(raw) - raw_max) - raw_log_sum);
-  };
+  const auto logprob = [&](float raw) { return kernels::logprob_of(raw, raw_max, raw_log_sum); };
   if (wants_logprobs) {
-    raw_log_sum = std::log(exp_weight_sum(logits, ranking.max(), 1.0F));
+    raw_log_sum = kernels::log_of_units(exp_weight_sum(logits, raw_max, 1.0F));
     const size_t wanted = static_cast<size_t>(params.num_top_logprobs);
     const size_t num_top = std::min(wanted, wanted == 0 ? 0 : ranking.extend(wanted));
     for (size_t rank = 0; rank < num_top; ++rank) {
@@ -246,21 +247,18 @@ Draw Sampler::sample(uint32_t slot_index, std::span<float> logits, int64_t posit
                                              std::to_string(position));
   }
 
-  draw.token_id = params.temperature == 0.0F
-                      ? ranking.best()
-                      : TokenDraw(params, logits, &buffers)
-                            .draw(static_cast<double>(
-                                counter_uniform(params.seed, static_cast<uint64_t>(position))));
+  draw.token_id =
+      params.temperature == 0.0F
+          ? ranking.best()
+          : TokenDraw(params, logits, &buffers)
+                .draw(kernels::counter_bits(params.seed, static_cast<uint64_t>(position)));
   if (wants_logprobs) draw.logprob = logprob(slot.raw_logit(draw.token_id, logits));
   if (params.has_penalties()) slot.add(draw.token_id, true);
   return draw;
 }
 
 float counter_uniform(uint64_t seed, uint64_t position) {
-  const std::array<uint32_t, 4> bits =
-      philox4x32_10({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), 0, 0},
-                    {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  return static_cast<float>(bits[0] >> 8) * 0x1p-24F;
+  return static_cast<float>(kernels::counter_bits(seed, position)) * 0x1p-24F;
 }
 
 }  // namespace phalanx

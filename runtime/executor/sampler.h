@@ -21,10 +21,13 @@ struct Draw {
 /// sample(), which the caller may spread over threads: distinct slots are independent.
 /// Order of operations: penalties (repetition, presence, frequency) -> temperature -> top-k ->
 /// top-p -> min-p -> draw by inverse CDF over tokens in descending probability (ties: lower id
-/// first) with u = uniform(philox4x32-10(key = seed, counter = position)). Greedy: the largest
+/// first) with u = uniform(philox4x32-10(key = seed, counter = position)). Probabilities are
+/// integers in units of 2^-43 of the best token's (kernels/sampling_math.h), so that a GPU draws
+/// the same tokens (kernels/cuda/device_sampler.h). Greedy: the largest
 /// logit, ties to the lower id. A NaN logit never wins; if no finite logit exists: InternalError.
 class Sampler {
  public:
+  /// vocab_size is at most 2^20.
   Sampler(int64_t vocab_size, int64_t max_slots);
   ~Sampler();
   Sampler(const Sampler&) = delete;

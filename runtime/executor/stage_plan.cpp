@@ -5,11 +5,14 @@
 #include <numeric>
 #include <tuple>
 
+#include "kernels/cuda/device_matrix.h"
+#include "runtime/base/ceil_div.h"
 #include "runtime/base/check.h"
 #include "runtime/model/collectives.h"
 #include "runtime/model/engine_file.h"
 #include "runtime/model/graph.h"
 #include "runtime/model/graph_shapes.h"
+#include "runtime/model/manifest.h"
 
 namespace phalanx {
 namespace {
@@ -18,7 +21,7 @@ using engine::Op;
 
 constexpr int64_t kAlignment = 64;
 
-int64_t align_up(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t align_up(int64_t bytes) { return round_up(bytes, kAlignment); }
 
 Op split_add(const Op& fused) {
   Op add = fused;
@@ -95,9 +98,35 @@ void fuse_reduces(StagePlan& plan) {
   plan.ops = std::move(fused);
 }
 
+/// What the backend's pack_matrix takes, with scales as the builder writes them.
+int64_t packed_bytes(const LinearPlan& linear, kernels::Backend backend) {
+  if (backend == kernels::Backend::kCpu) {
+    return kernels::packed_matrix_bytes(linear.format, linear.num_rows, linear.num_cols,
+                                        linear.group_size, linear.has_bias, linear.has_zeros,
+                                        linear.num_lanes);
+  }
+  kernels::cuda::DeviceMatrixShape shape;
+  shape.format = linear.format;
+  shape.num_rows = linear.num_rows;
+  shape.num_cols = linear.num_cols;
+  shape.num_lanes = linear.num_lanes;
+  shape.group_size = linear.group_size;
+  shape.scale_dtype = linear.format == kernels::WeightFormat::kFp8 ? DType::kF32 : DType::kBf16;
+  shape.has_zeros = linear.has_zeros;
+  shape.has_bias = linear.has_bias;
+  return kernels::cuda::device_matrix_bytes(shape);
+}
+
+bool fuses_gate(const LinearPlan& product, const LinearPlan& reader, kernels::Backend backend) {
+  return backend == kernels::Backend::kCpu
+             ? kernels::fuses_gated_linear(
+                   product.num_rows, kernels::activation_form(reader.format), reader.group_size)
+             : kernels::cuda::fuses_gated_linear_on_device(product.format, product.num_rows);
+}
+
 /// Takes each SILU_MUL into the linear that makes its two inputs, where one linear alone reads its
 /// rows. After the linears are planned.
-void fuse_gates(StagePlan& plan) {
+void fuse_gates(kernels::Backend backend, StagePlan& plan) {
   std::unordered_map<std::string, int> num_readers;
   for (const Op& op : plan.ops) {
     for (const auto& input : op.inputs()) ++num_readers[input];
@@ -115,9 +144,7 @@ void fuse_gates(StagePlan& plan) {
     for (const std::string& value : {gate.inputs(0), gate.inputs(1), gate.outputs(0)}) {
       if (num_readers[value] != 1 || value == plan.output) return false;
     }
-    const LinearPlan& linear = plan.linears.at(reader.name());
-    return kernels::fuses_gated_linear(plan.linears.at(product.name()).num_rows,
-                                       kernels::activation_form(linear.format), linear.group_size);
+    return fuses_gate(plan.linears.at(product.name()), plan.linears.at(reader.name()), backend);
   };
   std::vector<Op> fused;
   for (size_t i = 0; i < plan.ops.size(); ++i) {
@@ -144,8 +171,8 @@ struct Buffer {
 class ArenaPlanner {
  public:
   ArenaPlanner(const engine::Graph& graph, const parallel::RankTopology& topology,
-               const StepLimits& limits, StagePlan& plan)
-      : index_(graph), topology_(topology), limits_(limits), plan_(plan) {}
+               const StepLimits& limits, kernels::Backend backend, StagePlan& plan)
+      : index_(graph), topology_(topology), limits_(limits), backend_(backend), plan_(plan) {}
 
   void run() {
     if (!plan_.input.empty()) new_buffer({plan_.input}, -1);
@@ -190,6 +217,7 @@ class ArenaPlanner {
     for (const auto& name : names) stride += local_cols(name);
     const bool selected = index_.value(names[0])->selected();
     const int64_t rows = selected ? limits_.max_sequences : limits_.max_rows;
+    if (draws_from(names[0])) stride = round_up(stride, 4);
     int64_t column = 0;
     for (const auto& name : names) {
       buffer_of_[name] = static_cast<int>(buffers_.size());
@@ -197,6 +225,11 @@ class ArenaPlanner {
       column += local_cols(name);
     }
     buffers_.push_back({align_up(rows * stride * 4), op_index, op_index});
+  }
+
+  /// Whether a token sampler may draw from these rows: then each begins at 16 bytes.
+  bool draws_from(const std::string& name) const {
+    return backend_ != kernels::Backend::kCpu && topology_.world_size == 1 && name == plan_.output;
   }
 
   void alias(const std::string& output, const std::string& input, int op_index) {
@@ -263,6 +296,7 @@ class ArenaPlanner {
   model::GraphIndex index_;
   const parallel::RankTopology& topology_;
   const StepLimits& limits_;
+  const kernels::Backend backend_;
   StagePlan& plan_;
   std::vector<Buffer> buffers_;
   std::unordered_map<std::string, int> buffer_of_;
@@ -270,7 +304,8 @@ class ArenaPlanner {
 
 LinearPlan plan_linear(const Op& op,
                        const std::unordered_map<std::string, const engine::Weight*>& weights,
-                       int64_t reduction_lanes, const parallel::RankTopology& topology) {
+                       int64_t reduction_lanes, const parallel::RankTopology& topology,
+                       kernels::Backend backend) {
   LinearPlan linear;
   for (int i = 0; i < op.weights_size(); ++i) {
     const engine::Weight& weight = *weights.at(op.weights(i));
@@ -294,24 +329,24 @@ LinearPlan plan_linear(const Op& op,
     linear.num_lanes = row_parallel ? reduction_lanes / topology.tp_size : 1;
     linear.slices.push_back(std::move(slice));
   }
-  if (linear.num_rows > 0)
-    linear.packed_bytes = kernels::packed_matrix_bytes(
-        linear.format, linear.num_rows, linear.num_cols, linear.group_size, linear.has_bias,
-        linear.has_zeros, linear.num_lanes);
+  if (linear.num_rows > 0) linear.packed_bytes = packed_bytes(linear, backend);
   return linear;
 }
 
 void plan_linears(const engine::EngineManifest& manifest, const parallel::RankTopology& topology,
-                  StagePlan& plan) {
+                  kernels::Backend backend, StagePlan& plan) {
   std::unordered_map<std::string, const engine::Weight*> weights;
   for (const auto& weight : manifest.weights()) weights[weight.name()] = &weight;
   for (const Op& op : plan.ops) {
     if (op.kind() == engine::LINEAR) {
-      LinearPlan linear =
-          plan_linear(op, weights, std::max<int64_t>(manifest.reduction_lanes(), 1), topology);
+      LinearPlan linear = plan_linear(op, weights, std::max<int64_t>(manifest.reduction_lanes(), 1),
+                                      topology, backend);
       plan.weight_bytes += linear.packed_bytes;
       plan.linears.emplace(op.name(), std::move(linear));
-    } else if (op.kind() != engine::EMBEDDING) {
+    } else if (op.kind() == engine::EMBEDDING) {
+      plan.table_bytes = model::stored_bytes(*weights.at(op.weights(0)));
+      if (backend != kernels::Backend::kCpu) plan.weight_bytes += plan.table_bytes;
+    } else {
       for (const auto& name : op.weights()) plan.weight_bytes += weights.at(name)->rows() * 4;
     }
   }
@@ -410,6 +445,20 @@ void plan_heads(const engine::ModelConfig& config, const parallel::RankTopology&
 
 }  // namespace
 
+kernels::StepBounds step_bounds(const StagePlan& plan, const StepLimits& limits, int64_t head_dim,
+                                kernels::KvFormat kv_format) {
+  kernels::StepBounds bounds;
+  bounds.max_rows = limits.max_rows;
+  bounds.max_sequences = limits.max_sequences;
+  bounds.max_positions = limits.max_positions;
+  bounds.num_query_heads = plan.num_query_heads;
+  bounds.num_kv_heads = plan.num_kv_heads;
+  bounds.head_dim = head_dim;
+  bounds.kv_format = kv_format;
+  bounds.kv_head_of_query = plan.kv_head_of_query.data();
+  return bounds;
+}
+
 kernels::WeightFormat kernel_format(engine::WeightFormat format) {
   switch (format) {
     case engine::F32:
@@ -420,6 +469,8 @@ kernels::WeightFormat kernel_format(engine::WeightFormat format) {
       return kernels::WeightFormat::kW8;
     case engine::W4:
       return kernels::WeightFormat::kW4;
+    case engine::FP8:
+      return kernels::WeightFormat::kFp8;
     default:  // protobuf enums are open; the manifest was verified
       PHALANX_CHECK(false, "weight format " + std::to_string(format));
   }
@@ -427,7 +478,8 @@ kernels::WeightFormat kernel_format(engine::WeightFormat format) {
 }
 
 StagePlan make_stage_plan(const engine::EngineManifest& manifest,
-                          const parallel::RankTopology& topology, const StepLimits& limits) {
+                          const parallel::RankTopology& topology, const StepLimits& limits,
+                          kernels::Backend backend) {
   const engine::ModelConfig& config = manifest.model();
   const engine::Graph graph =
       topology.tp_size > 1 ? model::with_collectives(manifest.graph()) : manifest.graph();
@@ -438,9 +490,16 @@ StagePlan make_stage_plan(const engine::EngineManifest& manifest,
   plan.tp_size = topology.tp_size;
   fuse_reduces(plan);
   plan_heads(config, topology, plan);
-  plan_linears(manifest, topology, plan);
-  fuse_gates(plan);
-  ArenaPlanner(graph, topology, limits, plan).run();
+  plan_linears(manifest, topology, backend, plan);
+  fuse_gates(backend, plan);
+  if (backend != kernels::Backend::kCpu) {
+    for (const auto& [name, gated] : plan.gated) {
+      plan.gated_scratch_bytes =
+          std::max(plan.gated_scratch_bytes,
+                   align_up(limits.max_rows * plan.linears.at(name).num_rows / 2 * 4));
+    }
+  }
+  ArenaPlanner(graph, topology, limits, backend, plan).run();
   plan_conversions(limits, plan);
   plan_reduces(limits, plan);
   if (topology.is_last_stage() && topology.is_sampler() && topology.tp_size > 1)

@@ -101,7 +101,9 @@ struct StagePlan {
   int64_t num_kv_heads = 0;               ///< of this rank
   std::vector<int32_t> kv_head_of_query;  ///< local indices
 
-  int64_t weight_bytes = 0;      ///< packed matrices and vectors
+  int64_t table_bytes = 0;       ///< the embedding table, as stored
+  int64_t weight_bytes = 0;      ///< packed matrices and vectors; and the table, but for a CPU's,
+                                 ///< which reads it where it is mapped
   int64_t arena_bytes = 0;       ///< activations
   int64_t conversion_bytes = 0;  ///< the input of the current linear, in its form
   int64_t gated_bytes = 0;       ///< the rows of a gated linear, in its reader's form
@@ -113,17 +115,23 @@ struct StagePlan {
   int64_t shared_conversion_bytes = 0;  ///< of the whole group: rows that the ranks converted
   int64_t logits_bytes = 0;             ///< gathered logits, on the sampler rank when tp_size > 1
   int64_t rope_bytes = 0;
+  int64_t gated_scratch_bytes = 0;  ///< on devices: products of gated linears that wait for others
 
   int64_t part_bytes() const { return long_part_bytes + 2 * short_part_bytes; }
   /// Of this rank, with its share of what belongs to the group.
   int64_t activation_bytes() const {
     return arena_bytes + conversion_bytes + gated_bytes + part_bytes() +
-           shared_conversion_bytes / tp_size + logits_bytes + rope_bytes;
+           shared_conversion_bytes / tp_size + logits_bytes + rope_bytes + gated_scratch_bytes;
   }
 };
 
 StagePlan make_stage_plan(const engine::EngineManifest& manifest,
-                          const parallel::RankTopology& topology, const StepLimits& limits);
+                          const parallel::RankTopology& topology, const StepLimits& limits,
+                          kernels::Backend backend = kernels::Backend::kCpu);
+
+/// What a backend's reserve() is told. Refers to the plan.
+kernels::StepBounds step_bounds(const StagePlan& plan, const StepLimits& limits, int64_t head_dim,
+                                kernels::KvFormat kv_format);
 
 kernels::WeightFormat kernel_format(engine::WeightFormat format);
 

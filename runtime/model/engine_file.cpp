@@ -92,7 +92,7 @@ Status MappedEngine::bind_weights() {
       const auto& [file, view] = found->second;
       const bool is_scales =
           stored.name.size() > weight.name().size() && stored.name == weight.name() + ".scales";
-      const bool dtype_fits = is_scales
+      const bool dtype_fits = is_scales && stored.dtype == DType::kBf16
                                   ? (view->dtype == DType::kF32 || view->dtype == DType::kF16 ||
                                      view->dtype == DType::kBf16)
                                   : view->dtype == stored.dtype;
@@ -142,7 +142,9 @@ MatrixView MappedEngine::matrix(const std::string& name) const {
   if (bound.scales != nullptr) {
     view.scales = bound.scales->data;
     view.scale_dtype = *bound.scales->dtype;
-    view.scale_row_stride = view.cols / view.group_size;
+    view.scale_row_stride = bound.scales->shape[1];
+    view.scale_rows = bound.weight->scale_rows();
+    view.scale_cols = bound.weight->scale_cols();
   }
   if (bound.zeros != nullptr) view.zeros = reinterpret_cast<const uint8_t*>(bound.zeros->data);
   return view;

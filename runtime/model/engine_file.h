@@ -27,6 +27,8 @@ struct MatrixView {
   const std::byte* scales = nullptr;
   DType scale_dtype = DType::kF32;
   int64_t scale_row_stride = 0;  ///< elements
+  int64_t scale_rows = 0;        ///< FP8: codes that a scale covers
+  int64_t scale_cols = 0;
   const uint8_t* zeros = nullptr;
 };
 

@@ -366,6 +366,8 @@ const char* weight_format_text(engine::WeightFormat format) {
       return "w8";
     case engine::W4:
       return "w4";
+    case engine::FP8:
+      return "fp8";
     case engine::WeightFormat_INT_MIN_SENTINEL_DO_NOT_USE_:
     case engine::WeightFormat_INT_MAX_SENTINEL_DO_NOT_USE_:
       break;

@@ -26,7 +26,7 @@ class WeightTable {
 /// "linear", "add_rms_norm", ...
 const char* op_kind_name(engine::OpKind kind);
 const char* shard_axis_text(engine::ShardAxis axis);          ///< "column", "kv_column", ...
-const char* weight_format_text(engine::WeightFormat format);  ///< "f32", "bf16", "w8", "w4"
+const char* weight_format_text(engine::WeightFormat format);  ///< "f32", "bf16", "w8", "w4", "fp8"
 
 /// Index of the input that an op of this kind overwrites, or -1. Its output 0 is that input
 /// renamed.

@@ -8,6 +8,7 @@
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
+#include "runtime/base/ceil_div.h"
 #include "runtime/base/check.h"
 #include "runtime/model/content_hash.h"
 #include "runtime/model/graph.h"
@@ -92,9 +93,25 @@ Status check_model(const engine::ModelConfig& model) {
   return check_rope(model.rope(), model.head_dim());
 }
 
+Status check_scale_blocks(const engine::Weight& weight, const std::string& what) {
+  if (weight.has_zeros()) return invalid_argument(what + " is fp8 and can have no zeros");
+  PHALANX_RETURN_IF_ERROR(
+      check_range((what + ": scale_rows").c_str(), weight.scale_rows(), 1, kMaxDimension));
+  PHALANX_RETURN_IF_ERROR(
+      check_range((what + ": scale_cols").c_str(), weight.scale_cols(), 1, kMaxDimension));
+  if (weight.scale_cols() < weight.cols() && weight.scale_cols() % weight.group_size() != 0)
+    return invalid_argument(what + ": scale_cols is " + std::to_string(weight.scale_cols()) +
+                            ", must be a multiple of group_size " +
+                            std::to_string(weight.group_size()) + " or at least cols " +
+                            std::to_string(weight.cols()));
+  return {};
+}
+
 Status check_quantized(const engine::Weight& weight, const std::string& what, int64_t lanes) {
-  const bool quantized = weight.format() == engine::W8 || weight.format() == engine::W4;
-  if (!quantized) {
+  if (weight.format() != engine::FP8 && (weight.scale_rows() != 0 || weight.scale_cols() != 0))
+    return invalid_argument(what + " is " + weight_format_text(weight.format()) +
+                            " and can have neither scale_rows nor scale_cols");
+  if (!is_quantized(weight.format())) {
     if (weight.group_size() != 0 || weight.has_zeros())
       return invalid_argument(what + " is " + weight_format_text(weight.format()) +
                               " and can have neither group_size nor zeros");
@@ -103,7 +120,9 @@ Status check_quantized(const engine::Weight& weight, const std::string& what, in
     return {};
   }
   const int64_t parts = weight.axis() == engine::ROW ? lanes : 1;
-  return check_group_size(what + ": group_size", weight.group_size(), weight.cols() / parts);
+  PHALANX_RETURN_IF_ERROR(
+      check_group_size(what + ": group_size", weight.group_size(), weight.cols() / parts));
+  return weight.format() == engine::FP8 ? check_scale_blocks(weight, what) : Status();
 }
 
 Status check_weight(const engine::Weight& weight, const engine::EngineManifest& manifest) {
@@ -171,6 +190,12 @@ std::vector<StoredTensor> stored_tensors(const engine::Weight& weight) {
       if (weight.has_zeros()) tensors.push_back({weight.name() + ".zeros", DType::kU8, groups});
       return tensors;
     }
+    case engine::FP8:
+      return {{weight.name(), DType::kF8E4M3, {weight.rows(), weight.cols()}},
+              {weight.name() + ".scales",
+               DType::kF32,
+               {ceil_div(weight.rows(), weight.scale_rows()),
+                ceil_div(weight.cols(), weight.scale_cols())}}};
     case engine::WeightFormat_INT_MIN_SENTINEL_DO_NOT_USE_:
     case engine::WeightFormat_INT_MAX_SENTINEL_DO_NOT_USE_:
       break;

@@ -24,8 +24,13 @@ struct StoredTensor {
   int64_t num_bytes() const;
 };
 
-/// The tensors that hold `weight`: codes, then scales and zeros where it has them. Scales are bf16,
-/// as the builder writes them; a reader also takes f32 and f16.
+/// Whether `format` has scales and groups.
+constexpr bool is_quantized(engine::WeightFormat format) {
+  return format == engine::W8 || format == engine::W4 || format == engine::FP8;
+}
+
+/// The tensors that hold `weight`: codes, then scales and zeros where it has them. Scales of W8 and
+/// W4 are bf16, as the builder writes them; a reader also takes f32 and f16. Those of FP8 are f32.
 std::vector<StoredTensor> stored_tensors(const engine::Weight& weight);
 
 /// Bytes of all of them.

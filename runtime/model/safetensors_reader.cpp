@@ -31,7 +31,7 @@ constexpr std::array<StoredType, 15> kStoredTypes = {{
     {"I16", 2, std::nullopt},
     {"U16", 2, std::nullopt},
     {"BOOL", 1, std::nullopt},
-    {"F8_E4M3", 1, std::nullopt},
+    {"F8_E4M3", 1, DType::kF8E4M3},
     {"F8_E5M2", 1, std::nullopt},
 }};
 

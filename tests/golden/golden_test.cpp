@@ -126,7 +126,7 @@ TEST_P(Golden, F32LogitsAndGreedyTokens) {
 /// The tiers of this machine give the same bits, so one golden run on each is enough to say that
 /// all are right.
 TEST_P(Golden, TiersAgreeBitByBit) {
-  for (const auto weights : {engine::F32, engine::BF16, engine::W8, engine::W4}) {
+  for (const auto weights : {engine::F32, engine::BF16, engine::W8, engine::W4, engine::FP8}) {
     const auto engine = build(weights);
     const Prompt prompt = read_expected(GetParam()).front();
     testing::DirectExecutor portable(engine, kMaxTokens, kernels::KvFormat::kInt8,
@@ -150,7 +150,8 @@ TEST_P(Golden, QuantizedFormatsStayClose) {
   };
   const Format formats[] = {{engine::BF16, kernels::KvFormat::kBf16, 0.002},
                             {engine::W8, kernels::KvFormat::kInt8, 0.01},
-                            {engine::W4, kernels::KvFormat::kInt8, 0.25}};
+                            {engine::W4, kernels::KvFormat::kInt8, 0.25},
+                            {engine::FP8, kernels::KvFormat::kBf16, 0.05}};
   for (const Format& format : formats) {
     const auto engine = build(format.weights);
     double kl = 0;

@@ -40,12 +40,13 @@ void expect_tiers_match_oracle(ActivationForm form, const std::vector<float>& x,
 }
 
 TEST(ActivationTest, ViewPartsAreAlignedAndInside) {
-  for (ActivationForm form : {ActivationForm::kF32, ActivationForm::kBf16, ActivationForm::kS8}) {
-    const OwnedActivation rows(form, 3, 72, form == ActivationForm::kS8 ? 8 : 0);
+  for (ActivationForm form :
+       {ActivationForm::kF32, ActivationForm::kBf16, ActivationForm::kS8, ActivationForm::kE4m3}) {
+    const OwnedActivation rows(form, 3, 72, is_quantized(form) ? 8 : 0);
     const int64_t bytes = activation_bytes(form, 3, 72, 8);
     EXPECT_EQ(bytes % 64, 0);
     EXPECT_EQ(rows.view.codes, rows.memory.get());
-    if (form != ActivationForm::kS8) {
+    if (!is_quantized(form)) {
       EXPECT_EQ(rows.view.scales, nullptr);
       continue;
     }
@@ -53,6 +54,11 @@ TEST(ActivationTest, ViewPartsAreAlignedAndInside) {
     const auto* sums = reinterpret_cast<const std::byte*>(rows.view.sums);
     EXPECT_EQ((scales - rows.memory.get()) % 64, 0);
     EXPECT_GE(scales - rows.memory.get(), 3 * 72);
+    if (form == ActivationForm::kE4m3) {
+      EXPECT_EQ(sums, nullptr);
+      EXPECT_LE(scales + 3 * 9 * 4, rows.memory.get() + bytes);
+      continue;
+    }
     EXPECT_GE(sums - scales, 3 * 9 * 4);
     EXPECT_LE(sums + 3 * 9 * 4, rows.memory.get() + bytes);
   }
@@ -67,6 +73,8 @@ TEST(ActivationTest, BadShapesAreInternalErrors) {
 
 TEST(ActivationTest, FormatsHaveNamesAndForms) {
   EXPECT_STREQ(weight_format_name(WeightFormat::kW4), "w4");
+  EXPECT_STREQ(weight_format_name(WeightFormat::kFp8), "fp8");
+  EXPECT_EQ(activation_form(WeightFormat::kFp8), ActivationForm::kE4m3);
   EXPECT_EQ(activation_form(WeightFormat::kW4), ActivationForm::kS8);
   EXPECT_EQ(activation_form(WeightFormat::kW8), ActivationForm::kS8);
   EXPECT_EQ(activation_form(WeightFormat::kBf16), ActivationForm::kBf16);
@@ -84,8 +92,8 @@ TEST(ConvertRowsTest, RandomRowsMatchTheOracle) {
       for (int64_t num_groups : {1, 2, 5}) {
         const int64_t num_cols = group_size * num_groups;
         const auto x = random_floats(static_cast<size_t>(num_rows * (num_cols + 3)), 1);
-        expect_tiers_match_oracle(ActivationForm::kS8, x, num_rows, num_cols, group_size,
-                                  num_cols + 3);
+        for (ActivationForm form : {ActivationForm::kS8, ActivationForm::kE4m3})
+          expect_tiers_match_oracle(form, x, num_rows, num_cols, group_size, num_cols + 3);
       }
   }
 }
@@ -97,20 +105,23 @@ TEST(ConvertRowsTest, RandomBitPatternsMatchTheOracle) {
   // NaN codes and scales are part of the contract, so they compare too.
   for (ActivationForm form : {ActivationForm::kF32, ActivationForm::kBf16})
     expect_tiers_match_oracle(form, x, 16, 1024, 0, 1024);
-  for (int64_t group_size : {8, 64}) {
-    expect_tiers_match_oracle(ActivationForm::kS8, x, 16, 1024, group_size, 1024);
-  }
+  constexpr ActivationForm kQuantized[] = {ActivationForm::kS8, ActivationForm::kE4m3};
+  for (ActivationForm form : kQuantized)
+    for (int64_t group_size : {8, 64})
+      expect_tiers_match_oracle(form, x, 16, 1024, group_size, 1024);
   // Without NaN and infinity: the whole range of finite magnitudes, denormals too.
   for (float& value : x)
     if (!std::isfinite(value)) value = FLT_MAX;
-  for (int64_t group_size : {8, 64})
-    expect_tiers_match_oracle(ActivationForm::kS8, x, 16, 1024, group_size, 1024);
+  for (ActivationForm form : kQuantized)
+    for (int64_t group_size : {8, 64})
+      expect_tiers_match_oracle(form, x, 16, 1024, group_size, 1024);
 }
 
 TEST(ConvertRowsTest, ExtremeGroupsMatchTheOracle) {
   const float inf = std::numeric_limits<float>::infinity();
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float threshold = FLT_MIN * 127.0F;  // where the scale stops being zero
+  const float e4m3_threshold = FLT_MIN * 448.0F;
   const std::vector<std::vector<float>> groups = {
       {0, 0, 0, 0, 0, 0, 0, 0},
       {-0.0F, 0, -0.0F, 0, 0, 0, 0, -0.0F},
@@ -119,7 +130,11 @@ TEST(ConvertRowsTest, ExtremeGroupsMatchTheOracle) {
       {FLT_MIN, -FLT_MIN, 0, 0, 0, 0, 0, 0},
       {threshold, -threshold / 2, 0, FLT_MIN, 0, 0, 0, 0},
       {std::nextafter(threshold, 0.0F), threshold / 3, 0, 0, 0, 0, 0, 0},
+      {e4m3_threshold, -e4m3_threshold / 2, 0, FLT_MIN, 0, 0, 0, 0},
+      {std::nextafter(e4m3_threshold, 0.0F), -threshold, 0, 0, 0, 0, 0, 0},
       {127, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, -2.5F, -127},  // ties go to even
+      {448, 0x1p-10F, -0x1p-10F, 0x1.8p-9F, -0x1.8p-10F, 0x1.fp-7F, 17, -19},
+      {-448, 0x1p-6F, 0x1.fffffep-7F, 0x1.1p-6F, 0x1.3p-6F, -0x1p-30F, 432, -416},
       {254, 1, 3, 5, -1, -3, -5, 253},
       {1e-20F, 1e20F, -1e20F, 1, -1, 0, 0, 0},
       {nan, 1, 2, 3, 4, 5, 6, 7},
@@ -128,8 +143,9 @@ TEST(ConvertRowsTest, ExtremeGroupsMatchTheOracle) {
       {-inf, inf, 0, 0, 0, 0, 0, nan}};
   std::vector<float> x;
   for (const auto& group : groups) x.insert(x.end(), group.begin(), group.end());
-  expect_tiers_match_oracle(ActivationForm::kS8, x, 1, static_cast<int64_t>(x.size()), 8,
-                            static_cast<int64_t>(x.size()));
+  for (ActivationForm form : {ActivationForm::kS8, ActivationForm::kE4m3})
+    expect_tiers_match_oracle(form, x, 1, static_cast<int64_t>(x.size()), 8,
+                              static_cast<int64_t>(x.size()));
   expect_tiers_match_oracle(ActivationForm::kBf16, x, 1, static_cast<int64_t>(x.size()), 0,
                             static_cast<int64_t>(x.size()));
 }
@@ -146,6 +162,26 @@ TEST(ConvertRowsTest, CodesAreWhatTheContractSays) {
   EXPECT_EQ(out.view.sums[0], 0);
   EXPECT_EQ(out.view.scales[1], 0.0F);
   EXPECT_EQ(out.view.sums[1], 0);
+}
+
+TEST(ConvertRowsTest, E4m3CodesAreWhatTheContractSays) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  // The scale is 2: twice what the codes say.
+  const std::vector<float> x = {896, -896,    2,  -0.5F, 0x1p-8F, 0x1p-9F, -0x1p-9F, 34,
+                                0,   -1e-37F, 0,  0,     0,       0,       0,        0,
+                                1,   nan,     -2, 0,     0,       0,       0,        0};
+  OwnedActivation out(ActivationForm::kE4m3, 1, 24, 8);
+  cpu::convert_rows({x.data(), 24}, 0, 1, out.view, best_isa_tier());
+  const std::vector<int> expected = {0x7e, 0xfe, 0x38, 0xa8, 1, 0, 0x80, 0x58};  // 17: a tie
+  for (size_t k = 0; k < 8; ++k)
+    EXPECT_EQ(std::to_integer<int>(out.view.codes[k]), expected[k]) << k;
+  EXPECT_EQ(out.view.scales[0], 2.0F);
+  EXPECT_EQ(out.view.scales[1], 0.0F);
+  for (size_t k = 8; k < 16; ++k) EXPECT_EQ(std::to_integer<int>(out.view.codes[k]), 0) << k;
+  EXPECT_TRUE(std::isnan(out.view.scales[2]));
+  for (size_t k = 16; k < 24; ++k)
+    EXPECT_NE(std::to_integer<int>(out.view.codes[k]) & 0x7f, 0x7f) << k;
+  EXPECT_EQ(std::to_integer<int>(out.view.codes[17]), 0x7e);
 }
 
 }  // namespace

@@ -26,10 +26,10 @@ struct Form {
   int64_t group_size;
 };
 
-const std::vector<Form> kForms = {{ActivationForm::kF32, 0}, {ActivationForm::kBf16, 0},
-                                  {ActivationForm::kS8, 8},  {ActivationForm::kS8, 32},
-                                  {ActivationForm::kS8, 64}, {ActivationForm::kS8, 128},
-                                  {ActivationForm::kS8, 384}};
+const std::vector<Form> kForms = {
+    {ActivationForm::kF32, 0},  {ActivationForm::kBf16, 0}, {ActivationForm::kS8, 8},
+    {ActivationForm::kS8, 32},  {ActivationForm::kS8, 64},  {ActivationForm::kS8, 128},
+    {ActivationForm::kS8, 384}, {ActivationForm::kE4m3, 8}, {ActivationForm::kE4m3, 128}};
 
 std::string name_of(const Form& form, int64_t half, int64_t rows) {
   return "form " + std::to_string(static_cast<int>(form.form)) + " group " +
@@ -45,10 +45,9 @@ std::vector<std::byte> bytes_of(const ActivationView& view, int64_t rows) {
     bytes.insert(bytes.end(), first, first + size);
   };
   append(view.codes, rows * view.num_cols * activation_code_bytes(view.form));
-  if (view.form == ActivationForm::kS8) {
-    append(view.scales, rows * view.num_cols / view.group_size * 4);
+  if (is_quantized(view.form)) append(view.scales, rows * view.num_cols / view.group_size * 4);
+  if (view.form == ActivationForm::kS8)
     append(view.sums, rows * view.num_cols / view.group_size * 4);
-  }
   return bytes;
 }
 
@@ -88,8 +87,8 @@ TEST(GatedLinear, GivesTheBitsOfItsThreeParts) {
       options.num_threads = threads;
       options.spin = false;
       const auto operators = make_cpu_operators(options);
-      for (const WeightFormat format :
-           {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+      for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                                        WeightFormat::kW4, WeightFormat::kFp8}) {
         for (const Form& form : kForms) {
           for (const int64_t half : {64, 128, 384, 768}) {
             if (!fuses_gated_linear(2 * half, form.form, form.group_size)) continue;
@@ -111,6 +110,8 @@ TEST(GatedLinear, TakesWholePanelsAndGroups) {
   EXPECT_TRUE(fuses_gated_linear(2 * 128, ActivationForm::kS8, 128));
   EXPECT_FALSE(fuses_gated_linear(2 * 192, ActivationForm::kS8, 128)) << "half a group is left";
   EXPECT_FALSE(fuses_gated_linear(2 * 192, ActivationForm::kS8, 96)) << "groups straddle panels";
+  EXPECT_TRUE(fuses_gated_linear(2 * 128, ActivationForm::kE4m3, 128));
+  EXPECT_FALSE(fuses_gated_linear(2 * 192, ActivationForm::kE4m3, 128)) << "half a group is left";
 }
 
 TEST(GatedLinear, RefusesRowsOfAnotherWidth) {

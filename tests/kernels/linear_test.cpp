@@ -13,11 +13,13 @@
 
 #include "kernels/reference/linear_reference.h"
 #include "runtime/base/check.h"
+#include "tests/kernels/float_rows.h"
 #include "tests/kernels/stored_matrix.h"
 
 namespace phalanx::kernels {
 namespace {
 
+using test::bits_of;
 using test::OwnedActivation;
 using test::random_floats;
 using test::StoredMatrix;
@@ -28,12 +30,6 @@ std::vector<IsaTier> available_tiers() {
   for (IsaTier tier : kIsaTiers)
     if (tier <= best_isa_tier()) tiers.push_back(tier);
   return tiers;
-}
-
-std::vector<uint32_t> bits_of(const std::vector<float>& values) {
-  std::vector<uint32_t> bits(values.size());
-  std::memcpy(bits.data(), values.data(), values.size() * sizeof(float));
-  return bits;
 }
 
 /// The rows of x a linear by `spec` reads, converted by the oracle.
@@ -125,7 +121,7 @@ TEST(LinearTest, FloatFormatsTakeAnyNumberOfColumns) {
 
 TEST(LinearTest, QuantizedFormatsMatchTheOracle) {
   int variant = 0;
-  for (WeightFormat format : {WeightFormat::kW8, WeightFormat::kW4})
+  for (WeightFormat format : {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kFp8})
     for (int64_t group_size : {8, 32, 64, 128})
       for (int64_t groups_per_lane : {1, 2, 5})
         for (int64_t num_lanes : {1, 2, 4, 8})
@@ -147,14 +143,14 @@ TEST(LinearTest, QuantizedFormatsMatchTheOracle) {
 }
 
 TEST(LinearTest, GroupsMayBeAsLongAsARow) {
-  for (WeightFormat format : {WeightFormat::kW8, WeightFormat::kW4})
+  for (WeightFormat format : {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kFp8})
     for (bool has_zeros : {false, true})
       expect_tiers_match_oracle({{format, 66, 4104, 4104, has_zeros}, 1, 3, false});
 }
 
 TEST(LinearTest, EveryRowCountMatchesTheOracle) {
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4})
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8})
     for (int64_t num_rows = 1; num_rows <= 33; ++num_rows)
       expect_tiers_match_oracle(
           {{format, 80, 128, is_quantized(format) ? 32 : 0, true}, 2, num_rows, num_rows % 2 == 0});
@@ -192,6 +188,92 @@ TEST(LinearTest, ExtremeCodesDoNotSaturate) {
       }
     }
   }
+}
+
+/// Every pair of codes, and groups of the largest: sums beyond f32's whole numbers.
+TEST(LinearTest, EveryPairOfE4m3CodesMultipliesAlike) {
+  constexpr int64_t kOutputs = 256, kCols = 512;
+  std::vector<std::byte> codes(static_cast<size_t>(kOutputs * kCols));
+  std::vector<float> x(static_cast<size_t>(kCols));
+  for (int64_t k = 0; k < kCols; ++k) x[static_cast<size_t>(k)] = k % 8 == 0 ? 448.0F : 0.0F;
+  for (int64_t k = 0; k < kCols; ++k)
+    if (k % 8 != 0) x[static_cast<size_t>(k)] = e4m3_to_f32(static_cast<uint8_t>(k % 0x7f));
+  std::mt19937 random(3);
+  for (int64_t n = 0; n < kOutputs; ++n)
+    for (int64_t k = 0; k < kCols; ++k) {
+      auto code = static_cast<uint8_t>(n);  // of every column; a few others beside it
+      if ((n & 0x7f) == 0x7f || k % 3 == 2) code = static_cast<uint8_t>(random() % 0x7f);
+      codes[static_cast<size_t>(n * kCols + k)] = static_cast<std::byte>(code);
+    }
+  const float scale = 1.0F;
+  for (int64_t group_size : {8, 128, 512}) {
+    MatrixSource source;
+    source.format = WeightFormat::kFp8;
+    source.num_rows = kOutputs;
+    source.num_cols = kCols;
+    source.codes = codes.data();
+    source.row_stride_bytes = kCols;
+    source.scales = reinterpret_cast<const std::byte*>(&scale);
+    source.scale_row_stride = 1;
+    source.group_size = group_size;
+    source.scale_rows = kOutputs;
+    source.scale_cols = kCols;
+    MatrixSpec spec;
+    spec.sources = {source};
+    const OwnedActivation rows = converted(spec, x, 1);
+    ASSERT_EQ(rows.view.scales[0], 1.0F);
+    const auto expected = oracle(spec, rows.view, 1);
+    // Code 1 is 2^-9: what the oracle makes of it is a sum of exact products.
+    double sum = 0;
+    for (int64_t k = 0; k < kCols; ++k)
+      sum += static_cast<double>(e4m3_to_f32(std::to_integer<uint8_t>(codes[kCols + k]))) *
+             static_cast<double>(x[static_cast<size_t>(k)]);
+    EXPECT_NEAR(expected[1], sum, 1e-5 * sum);
+    cpu::ThreadTeam team(1, false);
+    for (IsaTier tier : available_tiers())
+      ASSERT_EQ(bits_of(product(spec, rows.view, 1, tier, team)), bits_of(expected))
+          << isa_tier_name(tier) << " G=" << group_size;
+  }
+}
+
+/// Per tensor, per row and by ragged blocks; stacked sources each in their own way; slices that
+/// begin inside a block of rows or of columns.
+TEST(LinearTest, ScalesOfE4m3MayLieInBlocks) {
+  constexpr int64_t kCols = 320, kRowCount = 3;
+  const StoredMatrix tensor({WeightFormat::kFp8, 150, kCols, 32, false, DType::kF32, 150, kCols},
+                            1);
+  const StoredMatrix row({WeightFormat::kFp8, 70, kCols, 32, false, DType::kF32, 1, kCols}, 2);
+  const StoredMatrix block({WeightFormat::kFp8, 200, kCols, 32, false, DType::kF32, 128, 128}, 3);
+  MatrixSpec spec;
+  spec.sources = {tensor.slice(10, 100, 64, 256), row.slice(3, 67, 64, 256),
+                  block.slice(100, 77, 64, 256)};
+  spec.num_lanes = 4;
+  const auto x = random_floats(kRowCount * 256, 6);
+  const OwnedActivation rows = converted(spec, x, kRowCount);
+  const auto expected = oracle(spec, rows.view, kRowCount);
+  // The block's last row of the slice is row 176 of the matrix, in its second row of blocks.
+  const MatrixSource& source = spec.sources[2];
+  const auto scale = [&](int64_t n, int64_t k) {
+    float value;
+    std::memcpy(&value,
+                source.scales + ((100 + n) / 128 * source.scale_row_stride + (64 + k) / 128) * 4,
+                4);
+    return static_cast<double>(value);
+  };
+  for (int64_t n : {0, 27, 28, 76}) {
+    double sum = 0;
+    for (int64_t k = 0; k < 256; ++k) {
+      const auto code = std::to_integer<uint8_t>(source.codes[n * source.row_stride_bytes + k]);
+      const auto of_x = std::to_integer<uint8_t>(rows.view.codes[k]);
+      sum += static_cast<double>(e4m3_to_f32(code)) * scale(n, k) *
+             static_cast<double>(e4m3_to_f32(of_x)) * static_cast<double>(rows.view.scales[k / 32]);
+    }
+    EXPECT_NEAR(expected[static_cast<size_t>(167 + n)], sum, 1e-4 * std::fabs(sum) + 1e-3);
+  }
+  cpu::ThreadTeam team(2, false);
+  for (IsaTier tier : available_tiers())
+    ASSERT_EQ(bits_of(product(spec, rows.view, kRowCount, tier, team)), bits_of(expected))
+        << isa_tier_name(tier);
 }
 
 /// Denormal inputs, products that underflow, sums that cancel to denormals, and signed zeros.
@@ -236,8 +318,8 @@ TEST(LinearTest, LaneTreeKeepsDenormals) {
 }
 
 TEST(LinearTest, StackedSourcesAreRowsOfOneMatrix) {
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8}) {
     const int64_t group_size = is_quantized(format) ? 32 : 0;
     // The second source has zeros and another scale type, the others do not.
     const StoredMatrix first({format, 100, 128, group_size, false, DType::kF32}, 1);
@@ -257,8 +339,8 @@ TEST(LinearTest, StackedSourcesAreRowsOfOneMatrix) {
 
 TEST(LinearTest, ARowsBitsAreItsOwn) {
   constexpr int64_t kOutputs = 150, kCols = 256, kRowCount = 17;
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8}) {
     const StoredMatrix stored({format, kOutputs, kCols, is_quantized(format) ? 64 : 0}, 5);
     const MatrixSpec spec = stored.spec(4);
     const auto x = random_floats(kRowCount * kCols, 6);
@@ -281,8 +363,8 @@ TEST(LinearTest, ARowsBitsAreItsOwn) {
 
 /// From products too small to share out to ones cut along panels, along rows, and along both.
 TEST(LinearTest, ThreadsDoNotChangeBits) {
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4})
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8})
     for (int64_t num_outputs : {30, 64, 130, 700})
       for (int64_t num_rows : {1, 4, 29}) {
         const StoredMatrix stored({format, num_outputs, 512, is_quantized(format) ? 64 : 0}, 5);
@@ -305,8 +387,8 @@ TEST(LinearTest, ThreadsDoNotChangeBits) {
 /// A rank owns 8 / tp lanes; adding the ranks' partial products as a tree is the unsliced product.
 TEST(LinearTest, ColumnSlicesAddUpToTheWholeProduct) {
   constexpr int64_t kOutputs = 72, kCols = 512, kRowCount = 5, kLanes = 8;
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8}) {
     const int64_t group_size = is_quantized(format) ? 32 : 0;
     const StoredMatrix stored({format, kOutputs, kCols, group_size, true}, 5);
     const auto x = random_floats(kRowCount * kCols, 6);
@@ -343,8 +425,8 @@ TEST(LinearTest, ColumnSlicesAddUpToTheWholeProduct) {
 
 TEST(LinearTest, RowSlicesAreRowsOfTheWholeProduct) {
   constexpr int64_t kOutputs = 208, kCols = 128, kRowCount = 3;
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8}) {
     const StoredMatrix stored({format, kOutputs, kCols, is_quantized(format) ? 32 : 0, true}, 5);
     const auto x = random_floats(kRowCount * kCols, 6);
     const MatrixSpec whole = stored.spec(1);
@@ -371,8 +453,8 @@ TEST(LinearTest, RowSlicesAreRowsOfTheWholeProduct) {
 }
 
 TEST(LinearTest, ANanStaysInItsRow) {
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8}) {
     const StoredMatrix stored({format, 64, 64, is_quantized(format) ? 32 : 0}, 5);
     auto x = random_floats(3 * 64, 6);
     x[64 + 17] = std::numeric_limits<float>::quiet_NaN();

@@ -21,6 +21,10 @@ struct StoredMatrixShape {
   int64_t group_size = 0;
   bool has_zeros = false;
   DType scale_dtype = DType::kF32;
+  /// kFp8 only, whose scales are f32 and which has no zeros. Blocks that end anywhere in a test's
+  /// rows, unless it says otherwise; 0 columns: of two groups.
+  int64_t scale_rows = 5;
+  int64_t scale_cols = 0;
 };
 
 /// Natural layout with a few bytes between rows, so that strides matter.
@@ -28,10 +32,18 @@ class StoredMatrix {
  public:
   StoredMatrix(const StoredMatrixShape& shape, uint32_t seed) : shape_(shape) {
     std::mt19937 random(seed);
+    if (shape_.format == WeightFormat::kFp8) {
+      shape_.has_zeros = false;
+      shape_.scale_dtype = DType::kF32;
+      if (shape_.scale_cols == 0) shape_.scale_cols = 2 * shape_.group_size;
+    }
     row_bytes_ = weight_row_bytes(shape.format, shape.num_cols) + 6;
     codes_.resize(static_cast<size_t>(shape.num_rows * row_bytes_));
     if (is_quantized(shape.format)) {
-      for (std::byte& code : codes_) code = static_cast<std::byte>(random());
+      for (std::byte& code : codes_) {
+        do code = static_cast<std::byte>(random());
+        while (shape.format == WeightFormat::kFp8 && (code & std::byte{0x7f}) == std::byte{0x7f});
+      }
       fill_scales(random);
     } else {
       std::normal_distribution<float> normal(0.0F, 1.0F);
@@ -59,13 +71,20 @@ class StoredMatrix {
     source.codes = codes_.data() + row * row_bytes_ + weight_row_bytes(shape_.format, col);
     source.row_stride_bytes = row_bytes_;
     if (is_quantized(shape_.format)) {
-      const int64_t first = row * scale_stride() + col / shape_.group_size;
+      const bool is_fp8 = shape_.format == WeightFormat::kFp8;
+      const int64_t first = is_fp8 ? 0 : row * scale_stride() + col / shape_.group_size;
       source.scales =
           scales_.data() + first * static_cast<int64_t>(dtype_bytes(shape_.scale_dtype));
       source.scale_dtype = shape_.scale_dtype;
       source.scale_row_stride = scale_stride();
       source.zeros = shape_.has_zeros ? zeros_.data() + first : nullptr;
       source.group_size = shape_.group_size;
+      if (is_fp8) {
+        source.scale_rows = shape_.scale_rows;
+        source.scale_cols = shape_.scale_cols;
+        source.first_row = row;
+        source.first_col = col;
+      }
     }
     return source;
   }

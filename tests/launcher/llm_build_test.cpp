@@ -74,7 +74,7 @@ TEST(LlmBuildOptions, Inspect) {
 
 TEST(LlmBuildOptions, ErrorsNameFlagValueAndAllowed) {
   EXPECT_THAT(parse_error({"a", "b", "--weights", "w5"}),
-              HasSubstr("--weights is \"w5\", must be f32, bf16, w8 or w4"));
+              HasSubstr("--weights is \"w5\", must be f32, bf16, w8, w4 or fp8"));
   EXPECT_THAT(parse_error({"a", "b", "--group-size", "x"}),
               HasSubstr("--group-size is \"x\", must be an integer between 8 and 4096"));
   EXPECT_THAT(parse_error({"a", "b", "--threads=0"}), HasSubstr("--threads is \"0\""));

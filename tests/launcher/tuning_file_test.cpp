@@ -88,7 +88,7 @@ TEST(TuningFile, NamesWhatIsWrong) {
       {"\"threads\":2", "\"threads\":0", "machine has threads = 0, allowed: 1.."},
       {"\"threads\":2", "\"cores\":2", "no field \"threads\""},
       {"\"isa\":\"avx512\"", "\"isa\":7", "isa = 7"},
-      {"\"w8\"", "\"w9\"", "products[2] has weights = \"w9\", allowed: f32, bf16, w8, w4"},
+      {"\"w8\"", "\"w9\"", "products[2] has weights = \"w9\", allowed: f32, bf16, w8, w4, fp8"},
       {"\"outputs\":3072", "\"outputs\":0", "outputs = 0"},
       {"\"outputs\":3072", "\"outputs\":1e3", "outputs = 1000.0"},
       {"\"outputs\":3072", "\"outputs\":18446744073709551615", "outputs = 18446744073709551615"},

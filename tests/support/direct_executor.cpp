@@ -6,18 +6,34 @@
 
 namespace phalanx::testing {
 
-DirectExecutor::DirectExecutor(std::shared_ptr<const model::EngineFile> engine, int64_t max_tokens,
-                               kernels::KvFormat kv_format, kernels::IsaTier isa_tier)
-    : max_tokens_(max_tokens), group_(parallel::make_single_communicator()) {
+namespace {
+
+std::unique_ptr<kernels::Operators> cpu_operators(kernels::IsaTier isa_tier) {
   kernels::CpuBackendOptions cpu;
   cpu.isa_tier = isa_tier;
-  operators_ = kernels::make_cpu_operators(cpu);
+  return kernels::make_cpu_operators(cpu);
+}
+
+}  // namespace
+
+DirectExecutor::DirectExecutor(std::shared_ptr<const model::EngineFile> engine, int64_t max_tokens,
+                               kernels::KvFormat kv_format, kernels::IsaTier isa_tier)
+    : DirectExecutor(std::move(engine), max_tokens, kv_format, cpu_operators(isa_tier)) {}
+
+DirectExecutor::DirectExecutor(std::shared_ptr<const model::EngineFile> engine, int64_t max_tokens,
+                               kernels::KvFormat kv_format,
+                               std::unique_ptr<kernels::Operators> operators,
+                               std::vector<int64_t> recorded_sizes)
+    : max_tokens_(max_tokens),
+      operators_(std::move(operators)),
+      group_(parallel::make_single_communicator()) {
   block_table_.resize(static_cast<size_t>(max_tokens / kernels::kBlockTokens + 1));
   std::iota(block_table_.begin(), block_table_.end(), 0);
   ExecutorOptions options;
   options.limits = {max_tokens, max_tokens, max_tokens};
   options.kv_format = kv_format;
   options.num_kv_blocks = static_cast<int64_t>(block_table_.size());
+  options.recorded_sizes = std::move(recorded_sizes);
   executor_ = std::make_unique<GraphExecutor>(std::move(engine), parallel::RankTopology{}, options,
                                               ExecutorGroups{group_.get(), nullptr}, *operators_,
                                               progress_);

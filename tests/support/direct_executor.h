@@ -18,6 +18,9 @@ class DirectExecutor {
   DirectExecutor(std::shared_ptr<const model::EngineFile> engine, int64_t max_tokens,
                  kernels::KvFormat kv_format = kernels::KvFormat::kF32,
                  kernels::IsaTier isa_tier = kernels::best_isa_tier());
+  DirectExecutor(std::shared_ptr<const model::EngineFile> engine, int64_t max_tokens,
+                 kernels::KvFormat kv_format, std::unique_ptr<kernels::Operators> operators,
+                 std::vector<int64_t> recorded_sizes = {});
 
   /// Computes `token_ids` at positions first_position... and returns the logits of every row,
   /// [token_ids.size()][vocab_size].

@@ -132,12 +132,15 @@ JobTrace run_job(parallel::MpiSession* session,
   cpu.num_threads = shape.num_threads;
   cpu.isa_tier = shape.isa_tier;
   cpu.spin = shape.spin;
-  const auto operators = kernels::make_cpu_operators(cpu);
+  const auto operators =
+      shape.make_operators ? shape.make_operators() : kernels::make_cpu_operators(cpu);
   ExecutorOptions options;
   options.limits = {shape.max_step_tokens, shape.max_sequences, shape.max_context_tokens};
   options.kv_format = shape.kv_format;
   options.num_kv_blocks = shape.num_blocks;
   options.unshared_bytes = shape.unshared_bytes;
+  options.recorded_sizes = shape.recorded_sizes;
+  options.draws_on_device = !shape.digest_logits;
   parallel::Progress progress;
   GraphExecutor executor(engine, topology, options, {tensor_group.get(), pipeline_group.get()},
                          *operators, progress);

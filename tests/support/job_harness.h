@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -34,6 +35,9 @@ struct JobShape {
   size_t max_message_bytes = 1U << 20;      ///< of the groups
   bool force_mpi = false;                   ///< in the groups, even within a host
   std::optional<int64_t> unshared_bytes{};  ///< of ExecutorOptions
+  std::vector<int64_t> recorded_sizes{};    ///< of ExecutorOptions
+  /// What each rank computes with; default: the CPU, as told above.
+  std::function<std::unique_ptr<kernels::Operators>()> make_operators{};
 };
 
 /// A request and when it is submitted: after `after_tokens` tokens were handed back to all requests

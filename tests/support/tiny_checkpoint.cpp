@@ -1,6 +1,7 @@
 // Random checkpoints: a counter-based normal generator, the four families' tensor names.
 #include "tests/support/tiny_checkpoint.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -10,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/base/ceil_div.h"
 #include "runtime/base/check.h"
 #include "runtime/builder/engine_builder.h"
 #include "runtime/builder/safetensors_writer.h"
@@ -113,6 +115,109 @@ std::vector<std::byte> random_bytes(const RandomTensor& tensor, DType dtype, uin
   return bytes;
 }
 
+/// A tensor as the checkpoint holds it.
+struct StoredBytes {
+  model::StoredTensor tensor;
+  std::vector<std::byte> bytes;
+};
+
+/// e4m3 codes of an f32 matrix, and its scales; of kTensor an input scale too.
+std::vector<StoredBytes> as_fp8(const RandomTensor& tensor, const std::vector<std::byte>& values,
+                                const TinyModel& m) {
+  const int64_t rows = tensor.shape[0];
+  const int64_t cols = tensor.shape[1];
+  const bool is_block = m.fp8 == TinyFp8::kBlock;
+  const bool is_row = m.fp8 == TinyFp8::kRow;
+  const int64_t block_rows = is_block ? m.fp8_block : is_row ? 1 : rows;
+  const int64_t block_cols = is_block ? m.fp8_block : cols;
+  const auto value = [&](int64_t r, int64_t k) {
+    float number = 0;
+    std::memcpy(&number, values.data() + (r * cols + k) * 4, 4);
+    return number;
+  };
+  StoredBytes codes{{tensor.name, DType::kF8E4M3, tensor.shape}, {}};
+  codes.bytes.resize(static_cast<size_t>(rows * cols));
+  std::vector<std::byte> scales;
+  for (int64_t first_row = 0; first_row < rows; first_row += block_rows) {
+    for (int64_t first_col = 0; first_col < cols; first_col += block_cols) {
+      const int64_t end_row = std::min(rows, first_row + block_rows);
+      const int64_t end_col = std::min(cols, first_col + block_cols);
+      float largest = 0;
+      for (int64_t r = first_row; r < end_row; ++r)
+        for (int64_t k = first_col; k < end_col; ++k)
+          largest = std::max(largest, std::fabs(value(r, k)));
+      float scale = largest / kE4m3Max;
+      if (is_row) scale = bf16_to_f32(f32_to_bf16(scale));
+      for (int64_t r = first_row; r < end_row; ++r)
+        for (int64_t k = first_col; k < end_col; ++k)
+          codes.bytes[static_cast<size_t>(r * cols + k)] =
+              static_cast<std::byte>(f32_to_e4m3(value(r, k) / scale));
+      const uint16_t half = f32_to_bf16(scale);
+      const auto* bytes = is_row ? reinterpret_cast<const std::byte*>(&half)
+                                 : reinterpret_cast<const std::byte*>(&scale);
+      scales.insert(scales.end(), bytes, bytes + (is_row ? 2 : 4));
+    }
+  }
+  std::vector<int64_t> shape = {1};
+  if (is_row) shape = {rows, 1};
+  if (is_block) shape = {ceil_div(rows, block_rows), ceil_div(cols, block_cols)};
+  std::vector<StoredBytes> stored = {std::move(codes)};
+  stored.push_back({{tensor.name + (is_block ? "_scale_inv" : "_scale"),
+                     is_row ? DType::kBf16 : DType::kF32, shape},
+                    std::move(scales)});
+  if (m.fp8 == TinyFp8::kTensor) {
+    const std::string module = tensor.name.substr(0, tensor.name.rfind('.'));
+    stored.push_back({{module + ".input_scale", DType::kF32, {1}}, std::vector<std::byte>(4)});
+  }
+  return stored;
+}
+
+std::vector<StoredBytes> stored_bytes(const RandomTensor& tensor, const TinyModel& m) {
+  const bool is_left_out =
+      !m.fp8_left_out.empty() && tensor.name.ends_with(m.fp8_left_out + ".weight");
+  if (m.fp8 != TinyFp8::kNone && tensor.name.ends_with("_proj.weight") && !is_left_out)
+    return as_fp8(tensor, random_bytes(tensor, DType::kF32, m.seed), m);
+  return {{{tensor.name, m.dtype, tensor.shape}, random_bytes(tensor, m.dtype, m.seed)}};
+}
+
+/// As checkpoints on the hub have it.
+json quantization_config_of(const TinyModel& m) {
+  if (m.fp8 == TinyFp8::kRow) {
+    const json weights = {{"num_bits", 8},
+                          {"type", "float"},
+                          {"symmetric", true},
+                          {"strategy", "channel"},
+                          {"dynamic", false},
+                          {"group_size", nullptr},
+                          {"block_structure", nullptr},
+                          {"actorder", nullptr},
+                          {"observer", "minmax"},
+                          {"observer_kwargs", json::object()}};
+    const json inputs = {{"num_bits", 8},
+                         {"type", "float"},
+                         {"strategy", "token"},
+                         {"dynamic", true},
+                         {"symmetric", true}};
+    return {{"quant_method", "compressed-tensors"},
+            {"format", "float-quantized"},
+            {"quantization_status", "compressed"},
+            {"global_compression_ratio", 1.5},
+            {"kv_cache_scheme", nullptr},
+            {"ignore", {"lm_head"}},
+            {"config_groups",
+             {{"group_0",
+               {{"targets", {"Linear"}},
+                {"weights", weights},
+                {"input_activations", inputs},
+                {"output_activations", nullptr}}}}}};
+  }
+  json config = {{"quant_method", "fp8"}, {"fmt", "e4m3"}};
+  config["activation_scheme"] = m.fp8 == TinyFp8::kTensor ? "static" : "dynamic";
+  config["modules_to_not_convert"] = {"lm_head", "model.embed_tokens"};
+  if (m.fp8 == TinyFp8::kBlock) config["weight_block_size"] = {m.fp8_block, m.fp8_block};
+  return config;
+}
+
 json rope_of(const TinyModel& m) {
   json rope = {{"rope_type", m.rope_type}};
   if (m.rope_type == "linear") rope["factor"] = 2.0;
@@ -158,6 +263,7 @@ json config_of(const TinyModel& m) {
     config["use_sliding_window"] = m.sliding_window > 0;
     config["max_window_layers"] = 0;
   }
+  if (m.fp8 != TinyFp8::kNone) config["quantization_config"] = quantization_config_of(m);
   return config;
 }
 
@@ -188,17 +294,19 @@ Status write_tiny_checkpoint(const std::string& directory, const TinyModel& mode
   const auto shards = static_cast<size_t>(model.num_shards);
   json weight_map = json::object();
   for (size_t shard = 0; shard < shards; ++shard) {
+    std::vector<StoredBytes> all;
     std::vector<model::StoredTensor> stored;
-    for (size_t i = shard; i < tensors.size(); i += shards)
-      stored.push_back({tensors[i].name, model.dtype, tensors[i].shape});
+    for (size_t i = shard; i < tensors.size(); i += shards) {
+      for (StoredBytes& tensor : stored_bytes(tensors[i], model)) all.push_back(std::move(tensor));
+    }
+    for (const StoredBytes& each : all) stored.push_back(each.tensor);
     const std::string name = shard_name(static_cast<int>(shard), model.num_shards);
     std::filesystem::remove(directory + "/" + name, code);
     PHALANX_ASSIGN_OR_RETURN(auto writer,
                              builder::SafetensorsWriter::create(directory + "/" + name, stored));
-    for (size_t i = shard; i < tensors.size(); i += shards) {
-      const std::vector<std::byte> bytes = random_bytes(tensors[i], model.dtype, model.seed);
-      PHALANX_RETURN_IF_ERROR(writer->write(tensors[i].name, 0, bytes));
-      weight_map[tensors[i].name] = name;
+    for (const StoredBytes& each : all) {
+      PHALANX_RETURN_IF_ERROR(writer->write(each.tensor.name, 0, each.bytes));
+      weight_map[each.tensor.name] = name;
     }
     PHALANX_RETURN_IF_ERROR(writer->finish());
   }
@@ -223,8 +331,10 @@ std::string build_tiny_engine(const std::string& directory, const TinyModel& mod
     options.quantization.weights = engine::BF16;
   } else if (weights == "w8") {
     options.quantization.weights = engine::W8;
+  } else if (weights == "fp8") {
+    options.quantization.weights = engine::FP8;
   } else {
-    PHALANX_CHECK(weights == "w4", "weights must be f32, bf16, w8 or w4, not " + weights);
+    PHALANX_CHECK(weights == "w4", "weights must be f32, bf16, w8, w4 or fp8, not " + weights);
     options.quantization.weights = engine::W4;
   }
   const auto report = builder::build_engine(options);

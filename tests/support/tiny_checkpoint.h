@@ -9,6 +9,14 @@
 
 namespace phalanx::testing {
 
+/// How the projections of a tiny checkpoint are stored; embedding, head and norms stay floats.
+enum class TinyFp8 {
+  kNone,
+  kTensor,  ///< method fp8: an f32 scale a tensor, and static input scales
+  kRow,     ///< compressed-tensors: a bf16 scale a row
+  kBlock,   ///< method fp8: f32 scales by blocks, weight_scale_inv
+};
+
 /// Dimensions and variants of a tiny model. Zero means "the family's usual".
 struct TinyModel {
   std::string architecture = "llama";  ///< llama, mistral, qwen2, qwen3
@@ -30,6 +38,9 @@ struct TinyModel {
   std::string rope_type = "default";  ///< default, linear (factor 2), llama3 (factor 8 from 64)
   int num_shards = 1;                 ///< > 1: shards with model.safetensors.index.json
   bool old_dialect = false;           ///< config.json as transformers 4 writes it
+  TinyFp8 fp8 = TinyFp8::kNone;
+  int64_t fp8_block = 128;     ///< kBlock: rows, and columns
+  std::string fp8_left_out{};  ///< a projection that stays floats: "k_proj"
 };
 
 /// Writes config.json and the weights into `directory`, which is made when missing. Matrices are
@@ -38,8 +49,8 @@ struct TinyModel {
 Status write_tiny_checkpoint(const std::string& directory, const TinyModel& model);
 
 /// write_tiny_checkpoint and build_engine in one: the engine is at the returned path, inside
-/// `directory`. Throws InternalError with the reason when either fails. `weights` is f32, bf16, w8
-/// or w4.
+/// `directory`. Throws InternalError with the reason when either fails. `weights` is f32, bf16, w8,
+/// w4 or fp8.
 std::string build_tiny_engine(const std::string& directory, const TinyModel& model,
                               const std::string& weights = "bf16", int64_t group_size = 32);
 

@@ -2,7 +2,6 @@
 // depend on nothing but its own context (law 1). Accuracy against a softmax in double.
 #include "kernels/cpu/attention.h"
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -15,9 +14,12 @@
 #include "runtime/base/check.h"
 #include "runtime/base/dtype.h"
 #include "tests/kernels/attention_world.h"
+#include "tests/kernels/float_rows.h"
 
 namespace phalanx::kernels {
 namespace {
+
+using test::first_difference;
 
 constexpr int64_t kWhole = 1 << 20;
 
@@ -38,19 +40,6 @@ std::vector<IsaTier> tiers() {
     if (tier <= best_isa_tier()) out.push_back(tier);
   }
   return out;
-}
-
-/// "" when all bits agree, else where they first differ.
-std::string first_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  if (a.size() != b.size()) return "sizes differ";
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i])) continue;
-    std::ostringstream text;
-    text << "element " << i << " of " << a.size() << ": " << std::hexfloat << a[i] << " against "
-         << b[i];
-    return text.str();
-  }
-  return "";
 }
 
 class AttentionFormats : public ::testing::TestWithParam<KvFormat> {};

@@ -552,8 +552,8 @@ TEST(CpuOperators, CountPiecesWithinAnOperator) {
       EXPECT_GE(pieces([&] { ops->silu_mul(x.rows(), y.rows(), kRows, kCols, y.rows()); }),
                 kRows / 16U);
       EXPECT_GE(pieces([&] { ops->for_each_on_host(7, [](int64_t) {}); }), 7U);
-      for (const WeightFormat format :
-           {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+      for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                                        WeightFormat::kW4, WeightFormat::kFp8}) {
         SCOPED_TRACE(weight_format_name(format));
         const test::StoredMatrix stored({format, kCols, kCols, 64}, 1);
         std::unique_ptr<PackedMatrix> matrix;

@@ -15,8 +15,8 @@ using test::StoredMatrix;
 
 TEST(EmbeddingTest, RowsMatchTheOracle) {
   std::mt19937 random(1);
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4})
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8})
     for (DType scales : {DType::kF32, DType::kF16, DType::kBf16})
       for (bool has_zeros : {false, true}) {
         constexpr int64_t kVocab = 50, kCols = 96, kStride = kCols + 4;

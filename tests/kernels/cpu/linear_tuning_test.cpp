@@ -26,7 +26,7 @@ using test::random_floats;
 using test::StoredMatrix;
 
 constexpr WeightFormat kFormats[] = {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
-                                     WeightFormat::kW4};
+                                     WeightFormat::kW4, WeightFormat::kFp8};
 constexpr int64_t kGroup = 32;
 constexpr int64_t kNumCols = 256;
 
@@ -113,9 +113,10 @@ std::vector<std::byte> bytes_of(const void* data, int64_t size) {
 std::vector<std::byte> bytes_of(const ActivationView& view, int64_t rows) {
   std::vector<std::byte> bytes =
       bytes_of(view.codes, rows * view.num_cols * activation_code_bytes(view.form));
-  if (view.form != ActivationForm::kS8) return bytes;
+  if (!is_quantized(view.form)) return bytes;
   const int64_t groups = rows * view.num_cols / view.group_size;
   for (const void* part : {static_cast<void*>(view.scales), static_cast<void*>(view.sums)}) {
+    if (part == nullptr) continue;
     const auto more = bytes_of(part, groups * 4);
     bytes.insert(bytes.end(), more.begin(), more.end());
   }
@@ -171,7 +172,7 @@ TEST(LinearTuning, ChangesNoBitOfAGatedProduct) {
     for (const int64_t half : {128, 640}) {
       // Groups of 128 make steps of two panels.
       const ActivationForm form = activation_form(format);
-      const int64_t out_group = form == ActivationForm::kS8 ? 128 : 0;
+      const int64_t out_group = is_quantized(form) ? 128 : 0;
       const StoredMatrix stored({format, 2 * half, kNumCols, group}, 1);
       const MatrixSpec spec = stored.spec();
       for (const int64_t rows : {1, 4, 7, 21}) {

@@ -14,7 +14,12 @@ namespace {
 using test::StoredMatrix;
 
 float scale_of(const MatrixSource& source, int64_t n, int64_t group) {
-  const int64_t index = n * source.scale_row_stride + group;
+  int64_t index = n * source.scale_row_stride + group;
+  if (source.format == WeightFormat::kFp8) {
+    const int64_t first_col = source.first_col + group * source.group_size;
+    index = (source.first_row + n) / source.scale_rows * source.scale_row_stride +
+            first_col / source.scale_cols;
+  }
   if (source.scale_dtype == DType::kF32) {
     float scale;
     std::memcpy(&scale, source.scales + index * 4, 4);
@@ -45,6 +50,11 @@ void pack_codes_naively(const PanelLayout& layout, const std::byte* row, int64_t
       case WeightFormat::kW4: {
         const std::byte code = (row[k / 2] >> (k % 2 * 4)) & std::byte{15};
         unit[in_unit % 4] |= in_unit < 4 ? code : code << 4;
+        break;
+      }
+      case WeightFormat::kFp8: {
+        std::byte* four_rows = units + i / 4 * 256 + place / 4 * 16;
+        four_rows[in_unit / 2 * 8 + place % 4 * 2 + in_unit % 2] = row[k];
         break;
       }
     }
@@ -98,8 +108,8 @@ void expect_packed_as_documented(const MatrixSpec& spec, bool has_zeros, const s
 }
 
 TEST(PackMatrixTest, EveryFormatIsPackedAsDocumented) {
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4})
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8})
     for (int64_t num_rows : {1, 3, 4, 63, 64, 65, 130, 321})
       for (int64_t groups : {1, 3, 20})
         for (int64_t num_lanes : {1, 4}) {
@@ -107,7 +117,7 @@ TEST(PackMatrixTest, EveryFormatIsPackedAsDocumented) {
           const int64_t num_cols =
               num_lanes * groups * (group_size == 0 ? 1 + num_rows % 50 : group_size);
           const DType scales = groups == 1 ? DType::kF32 : groups == 3 ? DType::kF16 : DType::kBf16;
-          const bool has_zeros = is_quantized(format) && num_rows % 2 == 0;
+          const bool has_zeros = is_integer(format) && num_rows % 2 == 0;
           const StoredMatrix stored({format, num_rows, num_cols, group_size, has_zeros, scales}, 1);
           const auto bias = test::random_floats(static_cast<size_t>(num_rows), 2);
           expect_packed_as_documented(
@@ -129,8 +139,8 @@ TEST(PackMatrixTest, BigMatricesComeFromHugePages) {
 }
 
 TEST(PackMatrixTest, StackedSlicesArePackedAsDocumented) {
-  for (WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kW4}) {
+  for (WeightFormat format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8,
+                              WeightFormat::kW4, WeightFormat::kFp8}) {
     const int64_t group_size = is_quantized(format) ? 16 : 0;
     const StoredMatrix a({format, 90, 256, group_size, true, DType::kF16}, 1);
     const StoredMatrix b({format, 50, 256, group_size, false, DType::kF32}, 2);
@@ -138,7 +148,7 @@ TEST(PackMatrixTest, StackedSlicesArePackedAsDocumented) {
     spec.sources = {a.slice(3, 61, 64, 128), b.slice(0, 1, 64, 128), b.slice(49, 0, 64, 128),
                     b.slice(7, 33, 64, 128), a.slice(80, 10, 0, 128)};
     spec.num_lanes = 2;
-    expect_packed_as_documented(spec, is_quantized(format), weight_format_name(format));
+    expect_packed_as_documented(spec, is_integer(format), weight_format_name(format));
   }
 }
 
@@ -172,6 +182,27 @@ TEST(PackMatrixTest, BrokenSpecsAreInternalErrors) {
     spec.sources[0].group_size = group_size;
     EXPECT_THROW(pack(spec), InternalError) << group_size;
   }
+}
+
+/// What a slice of a matrix with scales by blocks must keep to.
+TEST(PackMatrixTest, BrokenScaleBlocksAreInternalErrors) {
+  ThreadTeam team(1, false);
+  const StoredMatrix stored({WeightFormat::kFp8, 8, 96, 32, false, DType::kF32, 4, 64}, 1);
+  const auto expect_refused = [&](const auto& breaks) {
+    MatrixSpec spec;
+    spec.sources = {stored.slice(2, 3, 32, 64)};
+    EXPECT_NO_THROW(pack_matrix(spec, team));
+    breaks(spec.sources[0]);
+    EXPECT_THROW(pack_matrix(spec, team), InternalError);
+  };
+  expect_refused([](MatrixSource& s) { s.scale_rows = 0; });
+  expect_refused([](MatrixSource& s) { s.scale_cols = 0; });
+  expect_refused([](MatrixSource& s) { s.scale_cols = 48; });  // a group straddles two
+  expect_refused([](MatrixSource& s) { s.first_col = 16; });   // begins inside a group
+  expect_refused([](MatrixSource& s) { s.first_row = -1; });
+  expect_refused([](MatrixSource& s) { s.scale_dtype = DType::kBf16; });
+  const uint8_t zero = 0;
+  expect_refused([&](MatrixSource& s) { s.zeros = &zero; });
 }
 
 }  // namespace

@@ -67,8 +67,8 @@ TEST(KernelsCommand, EveryKernelAgreesWithTheReference) {
         run(kernels_command(), {"--check", "--shape", "tiny", "--rows", "1,3,33", "--context", "70",
                                 "--threads", "2", "--isa", isa});
     ASSERT_TRUE(outcome.status.ok()) << outcome.status.error().message;
-    // 4 formats x (5 matrices + 2 conversions + embedding), 4 row kernels, 3 x 3 of attention.
-    EXPECT_EQ(outcome.facts["checked_cases"], 3 * (4 * 8 + 4 + 9));
+    // 5 formats x (5 matrices + 2 conversions + embedding), 4 row kernels, 3 x 3 of attention.
+    EXPECT_EQ(outcome.facts["checked_cases"], 3 * (5 * 8 + 4 + 9));
     for (const std::string& name : kernel_names())
       EXPECT_THAT(outcome.printed, HasSubstr(name + " shape=tiny")) << name;
     EXPECT_TRUE(outcome.rows.empty());

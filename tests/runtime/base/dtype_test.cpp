@@ -1,4 +1,4 @@
-// bf16 and f16 conversions against their definitions, for every bit pattern.
+// bf16, f16 and e4m3 conversions against their definitions, for every bit pattern.
 #include "runtime/base/dtype.h"
 
 #include <bit>
@@ -11,8 +11,8 @@ namespace phalanx {
 namespace {
 
 TEST(DType, NamesRoundTrip) {
-  for (DType dtype :
-       {DType::kF32, DType::kF16, DType::kBf16, DType::kI8, DType::kU8, DType::kI32}) {
+  for (DType dtype : {DType::kF32, DType::kF16, DType::kBf16, DType::kI8, DType::kU8, DType::kI32,
+                      DType::kF8E4M3}) {
     EXPECT_EQ(parse_dtype(dtype_name(dtype)), dtype);
   }
   EXPECT_FALSE(parse_dtype("f64").has_value());
@@ -67,6 +67,46 @@ TEST(DType, Bf16RoundsToNearestEven) {
   EXPECT_EQ(f32_to_bf16(std::bit_cast<float>(0x3f808001U)), 0x3f81);
   EXPECT_EQ(f32_to_bf16(std::bit_cast<float>(0x7f7fffffU)), 0x7f80);  // overflows to infinity
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(std::bit_cast<float>(0x7f800001U)))));
+}
+
+TEST(DType, EveryE4m3IsItsDefinition) {
+  for (int code = 0; code < 256; ++code) {
+    const float value = e4m3_to_f32(static_cast<uint8_t>(code));
+    const int exponent = (code >> 3) & 15;
+    const int mantissa = code & 7;
+    if (exponent == 15 && mantissa == 7) {
+      EXPECT_TRUE(std::isnan(value)) << code;
+      continue;
+    }
+    const double magnitude = exponent == 0 ? std::ldexp(mantissa / 8.0, -6)
+                                           : std::ldexp(1.0 + mantissa / 8.0, exponent - 7);
+    EXPECT_EQ(static_cast<double>(std::fabs(value)), magnitude) << code;
+    EXPECT_EQ(std::signbit(value), code >= 128) << code;
+    EXPECT_EQ(f32_to_e4m3(value), code);
+  }
+  EXPECT_EQ(e4m3_to_f32(0x7e), kE4m3Max);
+}
+
+/// Beside every value, beside every middle of two, and far out.
+TEST(DType, E4m3RoundsToNearestEvenAndSaturates) {
+  const auto expect = [](float value, int code) {
+    EXPECT_EQ(f32_to_e4m3(value), code) << value;
+    EXPECT_EQ(f32_to_e4m3(-value), code | 0x80) << -value;
+  };
+  for (int code = 0; code < 0x7e; ++code) {
+    const float low = e4m3_to_f32(static_cast<uint8_t>(code));
+    const float high = e4m3_to_f32(static_cast<uint8_t>(code + 1));
+    const float middle = (low + high) / 2;  // exact
+    expect(std::nextafter(low, high), code);
+    expect(std::nextafter(middle, low), code);
+    expect(middle, code % 2 == 0 ? code : code + 1);
+    expect(std::nextafter(middle, high), code + 1);
+    expect(std::nextafter(high, low), code + 1);
+  }
+  for (const float value : {448.5F, 464.0F, 1e30F, INFINITY}) expect(value, 0x7e);
+  expect(0x1p-149F, 0);
+  EXPECT_EQ(f32_to_e4m3(NAN), 0x7f);
+  EXPECT_EQ(f32_to_e4m3(-NAN), 0x7f);
 }
 
 }  // namespace

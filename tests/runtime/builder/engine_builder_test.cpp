@@ -64,7 +64,8 @@ class EngineBuilderTest : public ::testing::Test {
 
 TEST_F(EngineBuilderTest, EveryFamilyAndFormatOpens) {
   for (const char* family : {"llama", "mistral", "qwen2", "qwen3"}) {
-    for (engine::WeightFormat format : {engine::F32, engine::BF16, engine::W8, engine::W4}) {
+    for (engine::WeightFormat format :
+         {engine::F32, engine::BF16, engine::W8, engine::W4, engine::FP8}) {
       for (bool tied : {false, true}) {
         TinyModel model;
         model.architecture = family;

@@ -57,6 +57,60 @@ TEST(ReductionLanes, Table) {
   EXPECT_EQ(lanes_of(8, 64, 24, engine::BF16).lanes, 4);
 }
 
+/// A checkpoint of e4m3 matrices with a scale every 48 x 48; the head holds floats.
+std::vector<BoundTensor> fp8_tensors(const CheckpointTensor& scales) {
+  std::vector<BoundTensor> tensors = model_tensors(8, 24, 192);
+  for (BoundTensor& bound : tensors) {
+    if (!bound.is_table) bound.e4m3 = {&scales, 48, 48};
+  }
+  return tensors;
+}
+
+TEST(PlanFormats, AnFp8CheckpointIsKeptUnlessToldOtherwise) {
+  const CheckpointTensor scales;
+  for (const std::optional<engine::WeightFormat> asked :
+       {std::optional<engine::WeightFormat>(), std::optional(engine::FP8)}) {
+    std::vector<BoundTensor> tensors = fp8_tensors(scales);
+    QuantizationRequest request;
+    request.weights = asked;
+    EXPECT_EQ(main_format(request, tensors), engine::FP8);
+    const auto notes = plan_formats(request, 8, &tensors);
+    ASSERT_TRUE(notes.ok()) << notes.error().message;
+    EXPECT_EQ(tensors[0].weight.format(), engine::BF16);
+    EXPECT_EQ(tensors[1].weight.format(), engine::FP8);
+    EXPECT_EQ(tensors[1].weight.scale_rows(), 48);
+    EXPECT_EQ(tensors[1].weight.scale_cols(), 48);
+    EXPECT_EQ(tensors[1].weight.group_size(), 16);  // of 96 columns in blocks of 48
+    EXPECT_EQ(tensors[2].weight.group_size(), 8);   // of lanes of 24
+    EXPECT_THAT(*notes, ::testing::Contains(HasSubstr("96 columns and blocks of 48")));
+  }
+  std::vector<BoundTensor> tensors = fp8_tensors(scales);
+  QuantizationRequest request;
+  request.weights = engine::W8;
+  ASSERT_TRUE(plan_formats(request, 8, &tensors).ok());
+  EXPECT_EQ(tensors[1].weight.format(), engine::W8);
+  EXPECT_EQ(tensors[1].weight.scale_rows(), 0);
+  EXPECT_EQ(tensors[1].weight.group_size(), 32);
+}
+
+TEST(PlanFormats, Fp8OfFloatsHasBlocksOf128) {
+  std::vector<BoundTensor> tensors = model_tensors(8, 64, 1024);
+  tensors.push_back(matrix("wide", 300, 1024, engine::COLUMN));
+  QuantizationRequest request;
+  EXPECT_EQ(main_format(request, tensors), engine::BF16);
+  request.weights = engine::FP8;
+  request.group_size = 512;
+  ASSERT_TRUE(plan_formats(request, 8, &tensors).ok());
+  for (const BoundTensor& bound : tensors) {
+    EXPECT_EQ(bound.weight.format(), engine::FP8) << bound.weight.name();  // the head too
+    EXPECT_EQ(bound.weight.scale_rows(), 128);
+    EXPECT_EQ(bound.weight.scale_cols(), 128);
+  }
+  EXPECT_EQ(tensors[0].weight.group_size(), 32);  // of 96 columns, all in one block
+  EXPECT_EQ(tensors[4].weight.group_size(), 128);
+  EXPECT_EQ(tensors[5].weight.group_size(), 128);  // no group straddles blocks
+}
+
 TEST(GroupSize, Table) {
   EXPECT_EQ(largest_group_size(1024, 128), 128);
   EXPECT_EQ(largest_group_size(64, 128), 64);

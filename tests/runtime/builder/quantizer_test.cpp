@@ -69,6 +69,44 @@ TEST(QuantizerW8, ErrorBoundPerElement) {
   }
 }
 
+TEST(QuantizerFp8, KnownBlock) {
+  // Two rows, of which three columns; the largest is 448 * 0.5.
+  const std::vector<float> weights = {224.0F, -224.0F, 0.5F, 9, -0.0F, 8.5F, 0x1p-11F, 9};
+  std::vector<uint8_t> codes(8, 0x55);
+  EXPECT_EQ(quantize_block_fp8(weights.data(), 2, 3, 4, codes.data()), 0.5F);
+  // 17 lies between 16 and 18: to even. 2^-10 is half the least step: to zero.
+  EXPECT_EQ(codes, (std::vector<uint8_t>{0x7e, 0xfe, 0x38, 0x55, 0, 0x58, 0, 0x55}));
+}
+
+TEST(QuantizerFp8, ExtremesStayFinite) {
+  for (const float largest :
+       {std::numeric_limits<float>::max(), 1e-30F, 0x1p-100F, 3e38F, 1e-35F, 0.0F}) {
+    const std::vector<float> weights = {largest, -largest, largest / 3, 0};
+    std::vector<uint8_t> codes(4);
+    const float scale = quantize_block_fp8(weights.data(), 1, 4, 4, codes.data());
+    for (size_t i = 0; i < 4; ++i) {
+      const float decoded = e4m3_to_f32(codes[i]) * scale;
+      EXPECT_TRUE(std::isfinite(decoded)) << largest;
+      EXPECT_LE(std::fabs(decoded - weights[i]),
+                std::max(std::fabs(weights[i]) / 16 * 1.001F, 0x1p-100F))
+          << largest;
+    }
+  }
+}
+
+TEST(QuantizerFp8, RowsHaveAScaleEveryBlock) {
+  engine::Weight weight = weight_of(engine::FP8, 20, 4);
+  weight.set_scale_rows(2);
+  weight.set_scale_cols(8);
+  std::vector<float> rows(3 * 20);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(1 + i);
+  std::vector<uint8_t> codes(rows.size());
+  std::vector<float> scales(6);
+  encode_fp8_rows(weight, rows, codes.data(), scales.data());
+  const std::vector<float> largest = {28, 36, 40, 48, 56, 60};  // the last rows and columns ragged
+  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(scales[i], largest[i] / 448) << i;
+}
+
 TEST(Quantizer, ZeroAndTinyGroups) {
   for (const float w : {0.0F, -0.0F, 1e-38F, -1e-32F}) {
     const std::vector<float> group(8, w);

@@ -1,15 +1,12 @@
 // Law 1: the bits of a request's logits do not depend on topology, company, chunking, prefix-cache
 // hits or preemption. Run under mpirun with every rank count of the matrix; each run compares its
 // topologies with a reference of one rank, one request at a time, computed in the same process.
-#include <cstdlib>
-#include <filesystem>
-#include <map>
-#include <random>
+#include <algorithm>
 
 #include <gtest/gtest.h>
 
-#include "runtime/builder/engine_builder.h"
 #include "runtime/executor/stage_plan.h"
+#include "tests/support/exactness_cases.h"
 #include "tests/support/job_harness.h"
 #include "tests/support/mpi_test_main.h"
 #include "tests/support/temporary_directory.h"
@@ -19,8 +16,17 @@ namespace phalanx {
 namespace {
 
 using parallel::test_session;
+using testing::at_once;
+using testing::awkward_model;
+using testing::EngineCase;
+using testing::expect_same;
 using testing::JobShape;
 using testing::JobTrace;
+using testing::make_engine;
+using testing::make_growing_requests;
+using testing::make_requests;
+using testing::one_by_one;
+using testing::qwen_model;
 using testing::RequestTrace;
 using testing::run_job;
 using testing::TimedRequest;
@@ -36,139 +42,8 @@ std::vector<std::pair<int, int>> topologies() {
   return found;
 }
 
-/// Mixed sampling, lengths across block and attention-partition boundaries, a shared prefix.
-std::vector<Request> make_requests(int count, int64_t vocab_size) {
-  std::mt19937 random(7);
-  std::uniform_int_distribution<int32_t> token(0, static_cast<int32_t>(vocab_size) - 1);
-  const int64_t lengths[] = {1, 5, 31, 32, 33, 64, 70, 127, 128, 129, 150, 2, 96, 17, 40, 63, 100};
-  std::vector<int32_t> shared(80);
-  for (auto& id : shared) id = token(random);
-  std::vector<Request> requests;
-  for (int i = 0; i < count; ++i) {
-    Request request;
-    request.prompt_token_ids.resize(static_cast<size_t>(lengths[i % 17]));
-    for (size_t k = 0; k < request.prompt_token_ids.size(); ++k) {
-      request.prompt_token_ids[k] = i % 3 == 2 && k < shared.size() ? shared[k] : token(random);
-    }
-    request.max_tokens = 4 + i % 5;
-    request.sampling.temperature = i % 2 == 0 ? 0.0F : 0.9F;
-    request.sampling.top_p = i % 4 == 1 ? 0.9F : 1.0F;
-    request.sampling.seed = static_cast<uint64_t>(1000 + i);
-    if (i % 5 == 3) request.sampling.repetition_penalty = 1.2F;
-    requests.push_back(std::move(request));
-  }
-  return requests;
-}
-
-/// Short prompts that grow over two block boundaries while they decode: what makes a small pool run
-/// out, whenever they arrive.
-std::vector<Request> make_growing_requests(int64_t vocab_size) {
-  std::mt19937 random(8);
-  std::vector<Request> requests(10);
-  for (size_t i = 0; i < requests.size(); ++i) {
-    requests[i].prompt_token_ids.resize(20 + i);
-    for (auto& id : requests[i].prompt_token_ids) id = static_cast<int32_t>(random() % vocab_size);
-    requests[i].max_tokens = 48;
-    requests[i].sampling.temperature = i % 2 == 0 ? 0.0F : 1.0F;
-    requests[i].sampling.seed = i;
-  }
-  return requests;
-}
-
-std::vector<TimedRequest> at_once(const std::vector<Request>& requests) {
-  std::vector<TimedRequest> workload;
-  for (const Request& request : requests) workload.push_back({request, 0});
-  return workload;
-}
-
-std::vector<TimedRequest> one_by_one(const std::vector<Request>& requests) {
-  std::vector<TimedRequest> workload;
-  for (const Request& request : requests) workload.push_back({request, int64_t{1} << 40});
-  return workload;
-}
-
-void expect_same(const std::vector<RequestTrace>& expected, const std::vector<RequestTrace>& actual,
-                 const std::string& where) {
-  ASSERT_EQ(expected.size(), actual.size()) << where;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    ASSERT_EQ(actual[i].error, "") << where << ", request " << i;
-    ASSERT_EQ(expected[i].tokens.size(), actual[i].tokens.size()) << where << ", request " << i;
-    for (size_t k = 0; k < expected[i].tokens.size(); ++k) {
-      ASSERT_TRUE(expected[i].tokens[k] == actual[i].tokens[k])
-          << where << ", request " << i << ", token " << k << ": expected token "
-          << expected[i].tokens[k].token_id << " digest " << expected[i].tokens[k].logits_digest
-          << ", got " << actual[i].tokens[k].token_id << " digest "
-          << actual[i].tokens[k].logits_digest;
-    }
-  }
-}
-
-struct EngineCase {
-  std::string name;
-  engine::WeightFormat weights = engine::F32;
-  int64_t group_size = 64;
-  testing::TinyModel model{};  ///< written as a checkpoint, unless
-  std::string checkpoint{};    ///< this names one
-  std::vector<std::string> disabled_passes{};
-};
-
-/// Awkward on purpose: a vocabulary that tp does not divide, head_dim 24, group sizes that differ
-/// between tensors.
-testing::TinyModel awkward_model() {
-  testing::TinyModel model;
-  model.architecture = "llama";
-  model.hidden_size = 96;
-  model.num_layers = 3;
-  model.num_heads = 8;
-  model.num_kv_heads = 2;
-  model.head_dim = 24;
-  model.intermediate_size = 192;
-  model.vocab_size = 251;
-  model.tied = true;
-  model.seed = 11;
-  return model;
-}
-
-testing::TinyModel qwen_model() {
-  testing::TinyModel model = awkward_model();
-  model.architecture = "qwen3";
-  model.num_kv_heads = 8;
-  model.head_dim = 16;
-  model.hidden_size = 64;
-  model.intermediate_size = 128;
-  model.tied = false;
-  model.seed = 12;
-  return model;
-}
-
 class Exactness : public ::testing::Test {
  protected:
-  /// Builds on rank 0, opens on every rank.
-  std::shared_ptr<const model::EngineFile> make_engine(const EngineCase& engine_case) {
-    std::string path;
-    if (test_session().rank() == 0) {
-      path = directory_.path() + "/" + engine_case.name;
-      builder::BuildOptions options;
-      options.checkpoint = engine_case.checkpoint;
-      if (engine_case.checkpoint.empty()) {
-        options.checkpoint = path + "-checkpoint";
-        const Status written =
-            testing::write_tiny_checkpoint(options.checkpoint, engine_case.model);
-        EXPECT_TRUE(written.ok()) << (written.ok() ? "" : written.error().message);
-      }
-      options.engine = path;
-      options.passes.disabled = engine_case.disabled_passes;
-      options.quantization.weights = engine_case.weights;
-      options.quantization.group_size = engine_case.group_size;
-      const auto built = builder::build_engine(options);
-      EXPECT_TRUE(built.ok()) << (built.ok() ? "" : built.error().message);
-    }
-    path = test_session().broadcast(path, 0);
-    auto opened = model::EngineFile::open(path);
-    PHALANX_CHECK(opened.ok(), opened.ok() ? "" : opened.error().message);
-    return *opened;
-  }
-
   /// One rank, one request at a time, no cache: what every other run must equal.
   std::vector<RequestTrace> reference(const std::shared_ptr<const model::EngineFile>& engine,
                                       const std::vector<Request>& requests,
@@ -254,7 +129,7 @@ class ExactnessMatrix : public Exactness,
                         public ::testing::WithParamInterface<engine::WeightFormat> {
  protected:
   void run_matrix(const EngineCase& engine_case, const std::vector<kernels::KvFormat>& kv_formats) {
-    const auto engine = make_engine(engine_case);
+    const auto engine = make_engine(engine_case, directory_.path());
     const int64_t vocab_size = engine->manifest().model().vocab_size();
     Workload mixed{make_requests(17, vocab_size), {}};
     Workload growing{make_growing_requests(vocab_size), {}};
@@ -290,22 +165,21 @@ TEST_P(ExactnessMatrix, Qwen3HeadNormsUntied) {
 }
 
 TEST_P(ExactnessMatrix, DemoModel) {
-  run_matrix({.name = "demo-" + engine::WeightFormat_Name(GetParam()),
-              .weights = GetParam(),
-              .checkpoint = std::string(PHALANX_SOURCE_DIR) + "/models/demo"},
-             {kernels::KvFormat::kF32, kernels::KvFormat::kBf16, kernels::KvFormat::kInt8});
+  EngineCase demo{.name = "demo-" + engine::WeightFormat_Name(GetParam()), .weights = GetParam()};
+  demo.checkpoint = std::string(PHALANX_SOURCE_DIR) + "/models/demo";
+  run_matrix(demo, {kernels::KvFormat::kF32, kernels::KvFormat::kBf16, kernels::KvFormat::kInt8});
 }
 
 /// Passes rewrite the graph without changing a bit, wherever a stage boundary cuts it.
 TEST_P(ExactnessMatrix, PassesChangeNoBit) {
   EngineCase engine_case{.name = "fused", .weights = GetParam(), .model = awkward_model()};
-  const auto fused = make_engine(engine_case);
+  const auto fused = make_engine(engine_case, directory_.path());
   const std::vector<Request> requests = make_requests(6, engine_case.model.vocab_size);
   const auto expected = reference(fused, requests, kernels::KvFormat::kF32);
   for (const char* pass : {"fuse_qkv", "fuse_gate_up", "fuse_add_norm"}) {
     engine_case.name = pass;
     engine_case.disabled_passes = {pass};
-    const auto engine = make_engine(engine_case);
+    const auto engine = make_engine(engine_case, directory_.path());
     for (const auto& [tp, pp] : topologies()) {
       JobShape shape;
       shape.tp_size = tp;
@@ -321,8 +195,41 @@ TEST_P(ExactnessMatrix, PassesChangeNoBit) {
   }
 }
 
+/// Codes and scales as fp8 checkpoints have them: slices of ranks begin inside rows and columns of
+/// blocks of scales.
+TEST_F(Exactness, Fp8CheckpointsAsTheyAre) {
+  for (const testing::TinyFp8 layout :
+       {testing::TinyFp8::kTensor, testing::TinyFp8::kRow, testing::TinyFp8::kBlock}) {
+    EngineCase engine_case{.name = "fp8-" + std::to_string(static_cast<int>(layout)),
+                           .weights = engine::FP8,
+                           .model = awkward_model()};
+    engine_case.model.fp8 = layout;
+    engine_case.model.fp8_block = 32;
+    // Then rows are converted to two forms, and not all projections are fused.
+    if (layout == testing::TinyFp8::kRow) engine_case.model.fp8_left_out = "k_proj";
+    const auto engine = make_engine(engine_case, directory_.path());
+    ASSERT_EQ(engine->weight("layers.0.down").format(), engine::FP8);
+    const std::vector<Request> requests = make_requests(6, engine_case.model.vocab_size);
+    const auto expected = reference(engine, requests, kernels::KvFormat::kF32);
+    for (const auto& [tp, pp] : topologies()) {
+      JobShape shape;
+      shape.tp_size = tp;
+      shape.pp_size = pp;
+      for (const int64_t unshared_bytes : {int64_t{0}, kMaxUnsharedBytes}) {
+        shape.unshared_bytes = unshared_bytes;
+        const JobTrace trace = run_job(&test_session(), engine, shape, at_once(requests));
+        if (test_session().rank() == 0) {
+          expect_same(expected, trace.requests,
+                      engine_case.name + " tp " + std::to_string(tp) + " pp " + std::to_string(pp));
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Weights, ExactnessMatrix,
-                         ::testing::Values(engine::F32, engine::BF16, engine::W8, engine::W4),
+                         ::testing::Values(engine::F32, engine::BF16, engine::W8, engine::W4,
+                                           engine::FP8),
                          [](const auto& instance) {
                            return engine::WeightFormat_Name(instance.param);
                          });

@@ -33,9 +33,10 @@ TEST(KernelLimits, HeadDim) {
 
 TEST(KernelLimits, ReductionLanes) {
   constexpr int64_t kHeads = 4096;
-  for (const auto format : {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8}) {
+  for (const auto format :
+       {WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kW8, WeightFormat::kFp8}) {
     for (int64_t lanes = -1; lanes <= 2 * model::kMaxReductionLanes; ++lanes) {
-      const int64_t group = format == WeightFormat::kW8 ? 8 : 0;
+      const int64_t group = kernels::is_quantized(format) ? 8 : 0;
       EXPECT_EQ(model::check_reduction_lanes("lanes", lanes, kHeads).ok(), kernels_take([&] {
                   kernels::packed_matrix_bytes(format, 64, 8 * kHeads, group, false, false, lanes);
                 }))
@@ -45,7 +46,7 @@ TEST(KernelLimits, ReductionLanes) {
 }
 
 TEST(KernelLimits, GroupSize) {
-  for (const auto format : {WeightFormat::kW8, WeightFormat::kW4}) {
+  for (const auto format : {WeightFormat::kW8, WeightFormat::kW4, WeightFormat::kFp8}) {
     for (int64_t power = 1; power <= 2 * model::kMaxGroupSize; power *= 2) {
       for (const int64_t group : {power - 1, power, power + 4, 3 * power}) {
         for (const int64_t cols : {group, 6 * group, 6 * group + 8}) {

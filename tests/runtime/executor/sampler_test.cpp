@@ -1,4 +1,4 @@
-// sampler.cpp: known generator vectors, draws and filters against a naive sampler, penalties,
+// sampler.cpp: its uniform numbers, draws and filters against a naive sampler, penalties,
 // logprobs, distribution of draws, and rows with NaN and infinity.
 #include "runtime/executor/sampler.h"
 
@@ -13,7 +13,6 @@
 #include <gtest/gtest.h>
 
 #include "runtime/base/check.h"
-#include "runtime/executor/philox.h"
 
 namespace phalanx {
 namespace {
@@ -21,17 +20,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-TEST(Philox, KnownAnswersOfRandom123) {
-  EXPECT_EQ(philox4x32_10({0, 0, 0, 0}, {0, 0}),
-            (std::array<uint32_t, 4>{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(philox4x32_10({~0U, ~0U, ~0U, ~0U}, {~0U, ~0U}),
-            (std::array<uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  EXPECT_EQ(
-      philox4x32_10({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
-      (std::array<uint32_t, 4>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
-}
-
-TEST(Philox, UniformIsTheTop24BitsOfTheFirstWord) {
+TEST(CounterUniform, IsTheTop24BitsOfTheFirstWord) {
   EXPECT_EQ(counter_uniform(0, 0), static_cast<float>(0x6627e8) / 16777216.0F);
   EXPECT_NE(counter_uniform(1, 0), counter_uniform(0, 1));
   EXPECT_NE(counter_uniform(1ULL << 32, 0), counter_uniform(0, 0));

@@ -230,6 +230,8 @@ void expect_planned_bytes(const engine::EngineManifest& manifest, int tp_size) {
       source.codes = zeros.data();
       source.scales = zeros.data();
       source.group_size = linear.group_size;
+      source.scale_rows = linear.num_cols;
+      source.scale_cols = linear.num_cols;
       for (const engine::Weight& weight : manifest.weights()) {
         if (weight.name() == slice.weight && weight.has_zeros())
           source.zeros = reinterpret_cast<const uint8_t*>(zeros.data());
@@ -249,6 +251,14 @@ TEST_P(StagePlanTest, PackedBytesAreWhatPackingTakes) {
   }
   expect_planned_bytes(manifest, 1);
   expect_planned_bytes(manifest, 4);
+}
+
+TEST(StagePlan, Fp8TakesWhatPackingTakes) {
+  const testing::TemporaryDirectory directory;
+  const auto engine = model::EngineFile::open(
+      testing::build_tiny_engine(directory.path(), testing::TinyModel{}, "fp8"));
+  expect_planned_bytes((*engine)->manifest(), 1);
+  expect_planned_bytes((*engine)->manifest(), 2);
 }
 
 TEST(StagePlan, LanesOfOddLengthArePaddedInThePlanToo) {

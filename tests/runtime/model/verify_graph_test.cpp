@@ -277,6 +277,38 @@ INSTANTIATE_TEST_SUITE_P(
                  [](M& m) { weight_named(m, "layers.0.o").set_group_size(32); }, "that divides 16"},
         Breakage{"VectorQuantized",
                  [](M& m) { weight_named(m, "final_norm").set_format(engine::W8); }, "must be f32"},
+        Breakage{"BlocksWithoutFp8",
+                 [](M& m) { weight_named(m, "layers.0.o").set_scale_rows(128); },
+                 "can have neither scale_rows nor scale_cols"},
+        Breakage{"Fp8WithoutBlocks",
+                 [](M& m) { weight_named(m, "layers.0.o").set_format(engine::FP8); },
+                 "layers.0.o: scale_rows is 0"},
+        Breakage{"Fp8WithoutGroups",
+                 [](M& m) {
+                   engine::Weight& weight = weight_named(m, "layers.0.o");
+                   weight.set_format(engine::FP8);
+                   weight.set_group_size(0);
+                   weight.set_scale_rows(128);
+                   weight.set_scale_cols(128);
+                 },
+                 "group_size is 0"},
+        Breakage{"GroupsStraddleBlocks",
+                 [](M& m) {
+                   engine::Weight& weight = weight_named(m, "layers.0.o");
+                   weight.set_format(engine::FP8);
+                   weight.set_scale_rows(128);
+                   weight.set_scale_cols(24);
+                 },
+                 "scale_cols is 24, must be a multiple of group_size 16 or at least cols 64"},
+        Breakage{"Fp8Zeros",
+                 [](M& m) {
+                   engine::Weight& weight = weight_named(m, "layers.0.o");
+                   weight.set_format(engine::FP8);
+                   weight.set_scale_rows(128);
+                   weight.set_scale_cols(128);
+                   weight.set_has_zeros(true);
+                 },
+                 "is fp8 and can have no zeros"},
         Breakage{"FilePath", [](M& m) { m.mutable_files(0)->set_name("../x"); }, "plain file name"},
         Breakage{"NoFiles", [](M& m) { m.clear_files(); }, "files is empty"}),
     [](const auto& instance) { return instance.param.name; });
