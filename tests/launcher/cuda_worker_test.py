@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
+
+from running_worker import RunningWorker
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "build/cpu-release/bin"
@@ -103,27 +104,16 @@ class CudaWorker(unittest.TestCase):
         self.assertIn("device: CUDA, but no GPU here", done.stderr)
 
     def test_a_killed_rank_ends_the_job(self):
-        job = subprocess.Popen(
-            self.command("llm-worker-emulated", 2, "device=CUDA")
-            + ["--max-tokens", "400", "--prompt", PROMPT],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-        try:
-            time.sleep(6)  # it is computing, or still loading: either way
-            self.assertIsNone(job.poll())
-            children = subprocess.run(["pgrep", "-f", f"llm-worker-emulated.*{self.engine}"],
-                                      capture_output=True, text=True).stdout.split()
-            ranks = [pid for pid in children
-                     if pathlib.Path(f"/proc/{pid}/exe").resolve().name == "llm-worker-emulated"]
-            self.assertEqual(len(ranks), 2)
-            os.kill(int(ranks[-1]), signal.SIGKILL)
-            killed = time.monotonic()
-            job.wait(timeout=60)
-            self.assertNotEqual(job.returncode, 0)
-            self.assertLess(time.monotonic() - killed, 20)
-        finally:
-            if job.poll() is None:
-                os.killpg(job.pid, signal.SIGKILL)
-            job.communicate()
+        with RunningWorker(BIN / "llm-worker-emulated", self.engine,
+                           settings=("device=CUDA",)) as worker:
+            thread, outcome = worker.stream_in_thread(1900)
+            os.kill(worker.rank_pids()[1], signal.SIGKILL)
+            status, seconds = worker.wait_exit(60)
+            thread.join(10)
+            self.assertNotEqual(status, 0)
+            self.assertLess(seconds, 20, worker.text())
+            self.assertRegex(worker.text(), r"rank 1 on \S+")
+            self.assertNotIn("[DONE]", outcome[0])
 
 
 if __name__ == "__main__":

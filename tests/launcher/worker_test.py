@@ -15,119 +15,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import unittest
+
+from running_worker import RunningWorker
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else ROOT / "build/cpu-release/bin"
 MPIRUN = ROOT / "scripts/mpirun"
 CONFIG = ROOT / "configs/demo.textproto"
-START_SECONDS = 60  # a loaded machine, a debug build
 LAW_SECONDS = 5  # a failure ends the job within this
 
 
-class Worker:
-    """A running job. Use as a context manager: whatever is left is killed at the end."""
-
-    def __init__(self, engine, ranks=2, tp=None, settings=(), extra=(), environment=None):
-        tp = ranks if tp is None else tp
-        command = [str(MPIRUN), "-np", str(ranks), str(BIN / "llm-worker"), "--config", str(CONFIG)]
-        for setting in (
-            f"engine={engine}",
-            f"parallel.tp_size={tp}",
-            f"parallel.pp_size={ranks // tp}",
-            "server.port=0",
-            "kv_cache.capacity_tokens=16384",
-            *settings,
-        ):
-            command += ["--set", setting]
-        self.process = subprocess.Popen(
-            command + list(extra),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            start_new_session=True,
-            env={**os.environ, **(environment or {})},
-        )
-        self.lines = []
-        self.port = None
-        self.ready = threading.Event()
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        for line in self.process.stderr:
-            self.lines.append(line)
-            match = re.search(r"http://[^ ]*:(\d+)", line)
-            if match:
-                self.port = int(match.group(1))
-                self.ready.set()
-        self.ready.set()
-
-    def __enter__(self):
-        self.ready.wait(START_SECONDS)
-        if self.port is None:
-            self.__exit__()
-            raise AssertionError("not ready:\n" + self.text())
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            for pid in self.rank_pids():
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-        self.process.stdout.close()
-        self.reader.join(5)
-
-    def text(self):
-        return "".join(self.lines)
-
-    def rank_pids(self):
-        """Pids of this job's ranks, in rank order."""
-        found = {}
-        for entry in pathlib.Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                if entry.joinpath("comm").read_text().strip() != "llm-worker":
-                    continue
-                environment = entry.joinpath("environ").read_bytes().split(b"\0")
-                parent = int(entry.joinpath("stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-            ranks = [v for v in environment if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
-            if ranks and parent == self.process.pid:
-                found[int(ranks[0].split(b"=")[1])] = int(entry.name)
-        return [found[rank] for rank in sorted(found)]
-
-    def request(self, method, path, body=None, timeout=60):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        payload = None if body is None else json.dumps(body)
-        connection.request(method, path, payload, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        text = response.read().decode()
-        connection.close()
-        return response.status, text
-
-    def complete(self, prompt, **fields):
-        body = {"model": "demo", "prompt": prompt, "temperature": 0, **fields}
-        status, text = self.request("POST", "/v1/completions", body)
-        assert status == 200, text
-        return json.loads(text)
-
-    def metric(self, name):
-        _, text = self.request("GET", "/metrics")
-        return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE).group(1))
-
-    def wait_exit(self, seconds):
-        """Exit status, and how long it took."""
-        begin = time.monotonic()
-        status = self.process.wait(seconds)
-        self.reader.join(5)
-        return status, time.monotonic() - begin
+def Worker(engine, **options):
+    return RunningWorker(BIN / "llm-worker", engine, **options)
 
 
 class WorkerTest(unittest.TestCase):
@@ -259,35 +160,9 @@ class WorkerTest(unittest.TestCase):
                 self.assertGreater(rows["ttft"], 0)
                 self.assertEqual(worker.metric("phalanx_requests_running"), 0)
 
-    def stream_in_thread(self, worker, max_tokens):
-        """A stream that is under way, and a list that gets its outcome."""
-        outcome = []
-        started = threading.Event()
-
-        def consume():
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=30)
-                connection.request("POST", "/v1/completions", json.dumps(
-                    {"model": "demo", "prompt": "Once", "max_tokens": max_tokens,
-                     "temperature": 0, "ignore_eos": True, "stream": True}),
-                    {"Content-Type": "application/json"})
-                response = connection.getresponse()
-                text = response.read(32).decode()
-                started.set()
-                outcome.append(text + response.read().decode())
-                connection.close()
-            except (OSError, http.client.HTTPException) as error:
-                outcome.append(repr(error))
-            started.set()
-
-        thread = threading.Thread(target=consume)
-        thread.start()
-        started.wait(30)
-        return thread, outcome
-
     def test_sigusr1_to_mpirun_drains(self):
         with Worker(self.engine, ranks=4, tp=2) as worker:
-            thread, outcome = self.stream_in_thread(worker, 400)
+            thread, outcome = worker.stream_in_thread(400)
             worker.process.send_signal(signal.SIGUSR1)
             status, _ = worker.wait_exit(40)
             thread.join(10)
@@ -296,7 +171,7 @@ class WorkerTest(unittest.TestCase):
 
     def test_drain_deadline_ends_what_does_not_finish(self):
         with Worker(self.engine, settings=("server.drain_seconds=0",)) as worker:
-            thread, outcome = self.stream_in_thread(worker, 1900)
+            thread, outcome = worker.stream_in_thread(1900)
             worker.process.send_signal(signal.SIGUSR1)
             status, seconds = worker.wait_exit(20)
             thread.join(10)
@@ -310,7 +185,7 @@ class WorkerTest(unittest.TestCase):
             self.assertEqual(len(pids), ranks)
             thread = outcome = None
             if busy:
-                thread, outcome = self.stream_in_thread(worker, 1900)
+                thread, outcome = worker.stream_in_thread(1900)
             os.kill(pids[rank], how)
             status, seconds = worker.wait_exit(30)
             if thread:
@@ -399,7 +274,7 @@ class WorkerTest(unittest.TestCase):
     def test_sigterm_to_mpirun_tells_the_clients(self):
         with Worker(self.engine) as worker:
             # mpirun waits a second before it passes the signal on: enough work for longer.
-            streams = [self.stream_in_thread(worker, 1900) for _ in range(16)]
+            streams = [worker.stream_in_thread(1900) for _ in range(16)]
             worker.process.send_signal(signal.SIGTERM)
             status, seconds = worker.wait_exit(20)
             self.assertNotEqual(status, 0)
